@@ -1,0 +1,1 @@
+"""What each meter model and firmware promises: TOML data with provenance."""
