@@ -1,0 +1,132 @@
+"""Every error as an RFC 9457 problem document, with one member more: `next_step`, what to do about it."""
+
+from typing import Any
+
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+from msgspec import Struct
+
+from headend.errors import HeadendError, StoreUnavailable, TooManySubscribers
+
+__all__ = ["EXCEPTION_HANDLERS", "MEDIA_TYPE", "Problem", "ProblemRaised", "problem_response"]
+
+MEDIA_TYPE = "application/problem+json"
+_log = structlog.get_logger(__name__)
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    """type: stable name for programs. detail: what happened here. next_step: what to do about it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    next_step: str
+    problems: list[str] | msgspec.UnsetType = msgspec.UNSET
+
+
+class ProblemRaised(Exception):
+    """Ends a request with this problem."""
+
+    def __init__(self, problem: Problem, headers: dict[str, str] | None = None) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+        self.headers = headers or {}
+
+
+# status: (name, title, what to do)
+_KINDS: dict[int, tuple[str, str, str]] = {
+    400: (
+        "bad-request",
+        "The request cannot be understood",
+        "Correct the named parameter; /schema describes all of them.",
+    ),
+    401: (
+        "unauthorized",
+        "A valid token is needed",
+        "Send `Authorization: Bearer hdt_…`; `headend token create NAME --role read` makes one.",
+    ),
+    403: ("forbidden", "The token does not allow this", "Use a token with the role named in the detail."),
+    404: ("not-found", "There is no such thing here", "Check the path and the id; /schema lists all paths."),
+    405: ("method-not-allowed", "The path is right, the method is not", "See /schema for the methods of this path."),
+    409: ("conflict", "The request contradicts what is stored", "Look at the present state and decide again."),
+    413: ("too-large", "The request is too large", "Send less at once."),
+    415: ("unsupported-media-type", "The body has the wrong media type", "Send application/json."),
+    422: ("unprocessable", "The request breaks a rule", "Correct what the detail names."),
+    500: (
+        "internal",
+        "The head-end made a mistake",
+        "Look into the head-end's log at this moment; the request may be retried.",
+    ),
+    501: ("not-here", "This process cannot do that", "Ask the head-end process that owns the lines."),
+    502: ("meter-failed", "The meter or its line did not do what was asked", "Look at /v1/lines, then try again."),
+    503: (
+        "unavailable",
+        "The head-end cannot do this at the moment",
+        "Wait, then try again; /healthz says what is wrong.",
+    ),
+}
+
+
+def problem(status: int, detail: str, *, next_step: str | None = None, name: str | None = None) -> ProblemRaised:
+    """An exception to raise in a route."""
+    kind, title, advice = _KINDS.get(status, _KINDS[400 if status < 500 else 500])
+    headers = {"WWW-Authenticate": 'Bearer realm="headend"'} if status == 401 else {}
+    return ProblemRaised(
+        Problem(
+            type=f"urn:headend:problem:{name or kind}",
+            title=title,
+            status=status,
+            detail=detail,
+            next_step=next_step or advice,
+        ),
+        headers,
+    )
+
+
+def problem_response(raised: ProblemRaised) -> Response[bytes]:
+    return Response(
+        msgspec.json.encode(raised.problem),
+        status_code=raised.problem.status,
+        media_type=MEDIA_TYPE,
+        headers=raised.headers,
+    )
+
+
+def _on_problem(request: Request[Any, Any, Any], error: ProblemRaised) -> Response[bytes]:
+    return problem_response(error)
+
+
+def _on_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    """What the framework itself refuses: unknown paths, wrong methods, parameters and bodies of the wrong type."""
+    if error.status_code >= 500:
+        return _on_any(request, error)
+    detail = error.detail
+    if isinstance(error.extra, list):
+        named = [f"{one.get('key', '')}: {one.get('message', '')}" for one in error.extra if isinstance(one, dict)]
+        detail = "; ".join([detail, *named])
+    return problem_response(problem(error.status_code, detail))
+
+
+def _on_headend(request: Request[Any, Any, Any], error: HeadendError) -> Response[bytes]:
+    """Our own errors are written to be read by those who ask."""
+    if isinstance(error, StoreUnavailable | TooManySubscribers):
+        raised = problem(503, str(error))
+        raised.headers["Retry-After"] = "5"
+        return problem_response(raised)
+    return problem_response(problem(502, str(error)))
+
+
+def _on_any(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    _log.error("request failed", method=request.method, path=request.url.path, exc_info=error)
+    return problem_response(problem(500, "Something that should not happen happened; the log has the details."))
+
+
+EXCEPTION_HANDLERS: dict[int | type[Exception], Any] = {
+    ProblemRaised: _on_problem,
+    HTTPException: _on_http,
+    HeadendError: _on_headend,
+    Exception: _on_any,
+}

@@ -1,0 +1,124 @@
+"""Words the head-end's rooms share: reads with their quality, events, registered meters."""
+
+import enum
+from datetime import datetime
+from decimal import Decimal
+
+import msgspec
+from msgspec import Struct
+
+from protocols.values import Unit
+
+__all__ = ["Event", "Item", "MeterRecord", "Quality", "Read"]
+
+
+class Quality(enum.Enum):
+    """What upstream may think of a read. A read has at least one; there is no silent default.
+
+    SUSPECT: came from the meter, but a truth check doubts it. LATE: captured after its interval end by more than
+    allowed. BACK_FILLED: fetched from the meter's own memory after the fact.
+    """
+
+    MEASURED = "measured"
+    MISSING = "missing"
+    LATE = "late"
+    ESTIMATED_BY_UPSTREAM = "estimated-by-upstream"
+    SUSPECT = "suspect"
+    BACK_FILLED = "back-filled"
+
+
+class Read(Struct, frozen=True, kw_only=True):
+    """One register of one meter for one interval end: captured, or known to be missing.
+
+    meter: asset number, "M000001".
+    amount: in `unit`, scaled as the contract row says; None exactly when the quality has MISSING, `reason` says why.
+    interval_end: the boundary this read is for, UTC, whole seconds.
+    read_at: meter clock, UTC; None when the reply carries no time.
+    received_at: head-end wall clock, UTC.
+    source: contract row that gave layout and scale, "dlt645/base_2007:00010000".
+    revision: 0 first; a correction of the same meter, quantity and interval end counts up.
+    reason: of a missing read: silent | corrupt | refused | not-measured | line-down | stopped | overrun | unsupported.
+    occurred_at: when a maximum demand happened, meter clock, UTC; None for everything else.
+
+    The store and the feed keep times to the millisecond. Raises ValueError.
+    """
+
+    meter: str
+    obis: str
+    amount: Decimal | None
+    unit: Unit
+    interval_end: datetime
+    read_at: datetime | None
+    received_at: datetime
+    quality: tuple[Quality, ...]
+    source: str
+    revision: int = 0
+    reason: str = ""
+    occurred_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        missing = Quality.MISSING in self.quality
+        if not self.quality or missing is not (self.amount is None):
+            raise ValueError(
+                f"read of {self.meter} {self.obis}: an amount is None exactly when its quality is "
+                f"missing, found {self.amount} with {[quality.value for quality in self.quality]}"
+            )
+        if missing is not bool(self.reason):
+            raise ValueError(
+                f"read of {self.meter} {self.obis}: a reason belongs to a missing read and to no other, "
+                f"found {self.reason!r}"
+            )
+        if self.amount is not None and not self.amount.is_finite():
+            raise ValueError(f"read of {self.meter} {self.obis}: expected a finite amount, found {self.amount}")
+        if self.interval_end.tzinfo is None or self.interval_end.microsecond:
+            raise ValueError(
+                f"read of {self.meter} {self.obis}: expected an aware interval end in whole seconds, "
+                f"found {self.interval_end!r}"
+            )
+        for moment in (self.read_at, self.received_at, self.occurred_at):
+            if moment is not None and moment.tzinfo is None:
+                raise ValueError(f"read of {self.meter} {self.obis}: expected aware times, found {moment!r}")
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """Something for the feed that is no read: meter status, relay, manifest.
+
+    type: with its version, "headend.meter-status.v1".
+    subject: whom it is about, mostly the meter's asset number.
+    data: what msgspec can write as a JSON object; must not be changed afterwards.
+    time: head-end wall clock, UTC.
+    id: "" lets the store give one from type, subject and sequence. The store does not look for repeats of events.
+
+    Raises ValueError.
+    """
+
+    type: str
+    subject: str
+    data: dict[str, object]
+    time: datetime
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        if self.time.tzinfo is None:
+            raise ValueError(f"event {self.type} of {self.subject}: expected an aware time, found {self.time!r}")
+        try:
+            msgspec.json.encode(self.data)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"event {self.type} of {self.subject}: its data is not JSON: {error}") from error
+
+
+Item = Read | Event
+
+
+class MeterRecord(Struct, frozen=True, kw_only=True):
+    """One registered meter: where it is and how to talk to it.
+
+    id: asset number. line, contract, plan: names in the configuration. address: as the protocol writes it.
+    """
+
+    id: str
+    line: str
+    address: str
+    contract: str
+    plan: str
+    protocol: str

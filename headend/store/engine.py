@@ -1,0 +1,86 @@
+"""Connections and their transactions. Only here is known which database it is; only here are its errors heard."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DataError, SQLAlchemyError
+
+from headend.errors import ConfigError, ItemRefused, StoreUnavailable
+
+__all__ = ["connect", "reading", "writing"]
+
+BUSY_TIMEOUT_S = 10.0  # a command-line tool or a checkpoint may hold the file for a moment; longer is an alarm
+
+
+def connect(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Engine:
+    """An engine for `sqlite:////absolute/path` or `postgresql+psycopg://…`. Raises ConfigError."""
+    try:
+        parsed = make_url(url)
+        # Parameters stay out of error texts: they carry meter numbers, and /healthz shows the error to everyone.
+        engine = create_engine(parsed, hide_parameters=True)
+    except (ArgumentError, ImportError, SQLAlchemyError) as error:
+        raise ConfigError(
+            f"store URL cannot be used ({error}): expected sqlite:////absolute/path/headend.db or "
+            f"postgresql+psycopg://user@host/database with the postgresql extra installed"
+        ) from error
+    if engine.dialect.name == "sqlite":
+        if parsed.database in (None, "", ":memory:"):
+            raise ConfigError(
+                "the store must be a file: expected sqlite:////absolute/path/headend.db, found a "
+                "database in memory, which loses every read at the next restart"
+            )
+        _prepare_sqlite(engine, busy_timeout_s)
+    return engine
+
+
+@contextmanager
+def reading(engine: Engine, doing: str) -> Iterator[Connection]:
+    """One consistent view. Raises StoreUnavailable."""
+    with _translated(doing), engine.begin() as connection:
+        yield connection
+
+
+@contextmanager
+def writing(engine: Engine, doing: str) -> Iterator[Connection]:
+    """One transaction: everything durable at the end of the block, or nothing. Raises StoreUnavailable, ItemRefused."""
+    with _translated(doing), engine.execution_options(headend_writes=True).begin() as connection:
+        yield connection
+
+
+@contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except DataError as error:
+        raise ItemRefused(f"{doing}: the database cannot hold a value: {error.orig}") from error
+    except SQLAlchemyError as error:
+        # Everything else is the database's trouble, not the item's: a full disk, a lock, a trigger, a lost connection.
+        cause = getattr(error, "orig", None) or error
+        raise StoreUnavailable(f"{doing}: {cause}; nothing was stored by this call") from error
+
+
+def _prepare_sqlite(engine: Engine, busy_timeout_s: float) -> None:
+    """Durable at every commit, readers beside one writer, and transactions that begin when we say so."""
+
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: sqlite3.Connection, record: object) -> None:
+        # The sqlite3 module would begin transactions on its own idea of what changes something; we begin them.
+        connection.isolation_level = None
+        connection.execute(f"PRAGMA busy_timeout={int(busy_timeout_s * 1000)}")
+        mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        if mode != "wal":
+            raise ConfigError(
+                f"the store's file system allows no write-ahead log: expected journal mode wal, found "
+                f"{mode}; put the store on a local disk"
+            )
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    @event.listens_for(engine, "begin")
+    def on_begin(connection: Connection) -> None:
+        # A deferred transaction that turns into a writer midway fails at once when another wrote meanwhile,
+        # without the busy timeout; so writers say at the start that they are.
+        writes = connection.get_execution_options().get("headend_writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,91 @@
+"""Reads as rows and back. Pure."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from headend.model import Quality, Read
+from protocols.values import Unit
+
+__all__ = ["epoch_ms", "epoch_s", "from_epoch_ms", "quality_bits", "read_from_row", "row_from_read"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MS = timedelta(milliseconds=1)
+_S = timedelta(seconds=1)
+
+# Stored for ever: a bit is never given another meaning.
+QUALITY_BITS = {
+    Quality.MEASURED: 1,
+    Quality.MISSING: 2,
+    Quality.LATE: 4,
+    Quality.ESTIMATED_BY_UPSTREAM: 8,
+    Quality.SUSPECT: 16,
+    Quality.BACK_FILLED: 32,
+}
+_bits_of: dict[tuple[Quality, ...], int] = {}  # one entry per combination in use: a handful
+
+
+def epoch_s(moment: datetime) -> int:
+    return (moment - _EPOCH) // _S
+
+
+def epoch_ms(moment: datetime) -> int:
+    """Anything finer is cut off."""
+    return (moment - _EPOCH) // _MS
+
+
+def from_epoch_ms(stored: int) -> datetime:
+    return _EPOCH + timedelta(milliseconds=stored)
+
+
+def quality_bits(quality: tuple[Quality, ...]) -> int:
+    bits = _bits_of.get(quality)
+    if bits is None:
+        bits = _bits_of[quality] = sum(QUALITY_BITS[one] for one in set(quality))
+    return bits
+
+
+def row_from_read(
+    read: Read,
+    *,
+    channel: int,
+    slot: int,
+    unit: str | None,
+    source: int,
+    sequence: int,
+) -> dict[str, Any]:
+    """unit: None when it is the channel's own."""
+    return {
+        "channel": channel,
+        "slot": slot,
+        "revision": read.revision,
+        "amount": None if read.amount is None else str(read.amount),
+        "unit": unit,
+        "read_at": None if read.read_at is None else epoch_ms(read.read_at),
+        "received_at": epoch_ms(read.received_at),
+        "quality": quality_bits(read.quality),
+        "reason": read.reason or None,
+        "source": source,
+        "sequence": sequence,
+        "occurred_at": None if read.occurred_at is None else epoch_ms(read.occurred_at),
+    }
+
+
+def read_from_row(row: Sequence[Any]) -> Read:
+    """Columns in the order of `_READS` in store.py."""
+    meter, obis, amount, unit, slot, read_at, received_at, quality, source, revision, reason, occurred_at = row
+    return Read(
+        meter=meter,
+        obis=obis,
+        amount=None if amount is None else Decimal(amount),
+        unit=Unit(unit),
+        interval_end=_EPOCH + timedelta(seconds=slot),
+        read_at=None if read_at is None else from_epoch_ms(read_at),
+        received_at=from_epoch_ms(received_at),
+        quality=tuple(one for one, bit in QUALITY_BITS.items() if quality & bit),
+        source=source,
+        revision=revision,
+        reason=reason or "",
+        occurred_at=None if occurred_at is None else from_epoch_ms(occurred_at),
+    )
