@@ -1,0 +1,1 @@
+"""The command line `headend`: thin shells that parse, call the rooms behind them, and print."""

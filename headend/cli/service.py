@@ -1,0 +1,154 @@
+"""`headend init`, `headend check`, `headend run`."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from headend.cli.output import ExitCode, fail, print_json, stderr, stdout
+from headend.config import Config, load_config
+from headend.errors import ConfigError, HeadendError
+from headend.observability import configure_logs
+
+if TYPE_CHECKING:
+    from headend.api.server import Listening
+
+__all__ = ["register"]
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The configuration file, headend.toml.")]
+
+FIRST_CONFIG = """\
+# headend: first configuration. `headend check headend.toml` says what is wrong in it, `headend run headend.toml` runs it.
+
+[headend]
+name = "headend"                  # stands in every event: /headend/NAME
+timezone = "Asia/Shanghai"        # interval ends are even in this zone
+store = "sqlite:///headend.db"    # relative to this file
+
+[api]
+listen = "127.0.0.1:8645"
+
+# One entry per RS-485 line or serial server. tcp:// is a transparent serial server, Modbus gateway or DTU.
+[[lines]]
+name = "line-1"
+url = "serial:///dev/ttyUSB0?baud=2400&parity=E"
+protocol = "dlt645"
+# reply_timeout_s = 1.0           # seconds to the first byte of a reply; 3 s by default on tcp://
+# retries = 1
+
+[[plans]]
+name = "residential"
+period = "15m"
+quantities = ["1-0:1.8.0", "1-0:32.7.0"]   # OBIS codes, or di:00010000
+
+# Many meters are easier kept in a table: write  meters = "meters.csv"  above [headend], with columns id,line,address,contract,plan.
+[[meters]]
+id = "M000001"                    # asset number
+line = "line-1"
+address = "000000000001"          # the 12 digits printed on the meter
+contract = "dlt645/base_2007"
+plan = "residential"
+
+[control]
+enabled = false                   # a fresh installation cannot switch anything
+"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command("init")(init_command)
+    app.command("check")(check_command)
+    app.command("run")(run_command)
+
+
+def init_command(
+    directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to write headend.toml.")] = Path(),
+) -> None:
+    """Write a commented headend.toml."""
+    path = directory / "headend.toml"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(FIRST_CONFIG)
+    except FileExistsError:
+        fail(f"{path} exists already and is left as it is; remove it first, or give another directory")
+    except OSError as error:
+        fail(f"{path} cannot be written: {error.strerror}")
+    stdout.print(f"wrote {path}; next: edit the line and the meters, then `headend check {path}`")
+
+
+def check_command(
+    config: ConfigFile,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Validate configuration and contracts; every problem on its own line. Exit code 2 when there is one."""
+    loaded: Config | None = None
+    try:
+        loaded = load_config(config)
+        problems = [str(problem) for problem in loaded.problems]
+    except ConfigError as error:
+        problems = str(error).splitlines()
+    if json:
+        print_json(
+            {
+                "ok": not problems,
+                "problems": problems,
+                "lines": len(loaded.lines) if loaded else 0,
+                "meters": len(loaded.meters) if loaded else 0,
+            }
+        )
+    else:
+        for problem in problems:
+            stdout.print(escape(problem))
+        if loaded is not None:
+            verdict = "[green]ok:[/]" if not problems else f"[red]{len(problems)} problem(s);[/] usable all the same:"
+            stdout.print(f"{verdict} {len(loaded.lines)} lines, {len(loaded.meters)} meters, {len(loaded.plans)} plans")
+            if loaded.sinks:
+                stdout.print(
+                    f"note: {len(loaded.sinks)} sink(s) are configured, but this version does not push; pull /v1/feed instead"
+                )
+    if problems:
+        raise typer.Exit(ExitCode.USAGE)
+
+
+def run_command(
+    config: ConfigFile,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on standard output once it is running.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log frames that answer nothing, too.")] = False,
+) -> None:
+    """Run the service until SIGTERM or Ctrl-C; what is wrong in one line or meter does not keep the others from being read."""
+    configure_logs(level=logging.DEBUG if verbose else logging.INFO)
+    loaded = load_config(config)
+    for problem in loaded.problems:
+        stderr.print(f"[bold yellow]left out:[/] {escape(str(problem))}")
+    if loaded.sinks:
+        stderr.print(
+            "[bold yellow]note:[/] sinks are configured, but this version does not push; pull /v1/feed instead"
+        )
+
+    def on_ready(listening: "Listening") -> None:
+        if json:
+            print_json({"api": listening.url, "lines": len(loaded.lines), "meters": len(loaded.meters)})
+
+    try:
+        _run(loaded, on_ready)
+    except* HeadendError as group:
+        fail("; ".join(str(error) for error in group.exceptions))
+
+
+def _run(config: Config, on_ready: "Callable[[Listening], None]") -> None:
+    from headend.app import run_service  # loads the web server, which no other command should wait for
+
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    with contextlib.suppress(ImportError):  # not on Windows
+        from uvloop import new_event_loop
+
+        loop_factory = new_event_loop
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(run_service(config, on_ready=on_ready))

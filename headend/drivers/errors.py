@@ -1,0 +1,113 @@
+"""What can go wrong between the head-end and a meter. Leaves say whose fault it is and whether trying again makes sense.
+
+HeadendError
+├── BadLineUrl             text that is no LINE
+└── DriverError            carries `kind`, the word that feed, metrics and exit codes use
+    ├── LineDown           no connection (line-down)
+    ├── LineQueueFull      more waits on the line than may (line-busy)
+    ├── NoAnswer           silent, corrupt or unmatched, with the evidence
+    ├── BadReply           a right frame whose DATA does not fit the item (corrupt)
+    ├── RefusedByMeter     the meter said no (refused)
+    └── NotOffered         contract and meter do not know what was asked (unsupported)
+"""
+
+from headend.errors import HeadendError
+from protocols.dlt645.control import error_phrases
+from protocols.dlt645.messages import Refused
+from protocols.dlt645.session import NoReply, Silence
+from protocols.errors import ProtocolError
+
+__all__ = [
+    "BadLineUrl",
+    "BadReply",
+    "DriverError",
+    "LineDown",
+    "LineQueueFull",
+    "NoAnswer",
+    "NotOffered",
+    "RefusedByMeter",
+]
+
+
+class BadLineUrl(HeadendError):
+    def __init__(self, text: str, problem: str) -> None:
+        super().__init__(f"line {text!r}: {problem}")
+
+
+class DriverError(HeadendError):
+    """kind: silent | corrupt | unmatched | refused | line-down | line-busy | unsupported."""
+
+    kind = "corrupt"
+    wire_sent = b""
+    wire_received = b""
+
+
+class LineDown(DriverError):
+    kind = "line-down"
+    retryable = True
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"line {url} is down: {reason}")
+        self.reason = reason
+
+
+class LineQueueFull(DriverError):
+    kind = "line-busy"
+    retryable = True
+
+    def __init__(self, line: str, size: int) -> None:
+        super().__init__(f"line {line}: {size} requests are waiting already; ask again later")
+
+
+_ADVICE = {
+    Silence.SILENT: "no byte came within {elapsed:.2f} s; expected a reply from {address}. Check power, wiring (A/B swapped?), "
+    "address, baud rate and parity",
+    Silence.CORRUPT: "no right frame came within {elapsed:.2f} s, only: {heard}. Check baud rate and parity, termination, "
+    "and whether two meters share the address {address}",
+    Silence.UNMATCHED: "only frames that answer something else came within {elapsed:.2f} s: {heard}. A late reply, a second "
+    "master, or a meter that answers under another address than {address}",
+}
+
+
+class NoAnswer(DriverError):
+    retryable = True
+
+    def __init__(self, event: NoReply) -> None:
+        super().__init__(
+            _ADVICE[event.silence].format(
+                elapsed=event.elapsed_s,
+                address=event.request.address,
+                heard=event.heard.hex(" ").upper(),
+            )
+        )
+        self.kind = event.silence.value
+        self.wire_sent = event.wire_sent
+        self.wire_received = event.heard
+
+
+class BadReply(DriverError):
+    kind = "corrupt"
+    retryable = True
+
+    def __init__(self, address: str, problem: ProtocolError, wire_sent: bytes, wire_received: bytes) -> None:
+        super().__init__(
+            f"{address} answered with a right frame whose content cannot be read: {problem}; "
+            f"frame {wire_received.hex(' ').upper()}"
+        )
+        self.wire_sent = wire_sent
+        self.wire_received = wire_received
+
+
+class RefusedByMeter(DriverError):
+    kind = "refused"
+
+    def __init__(self, address: str, refused: Refused, wire_sent: bytes, wire_received: bytes) -> None:
+        phrases = ", ".join(error_phrases(refused.dialect, refused.function, refused.word, refused.size))
+        super().__init__(f"{address} refused: error word {refused.word:0{2 * refused.size}X}H ({phrases})")
+        self.word = refused.word
+        self.wire_sent = wire_sent
+        self.wire_received = wire_received
+
+
+class NotOffered(DriverError):
+    kind = "unsupported"

@@ -1,0 +1,48 @@
+"""What a person may ask of a meter: an OBIS code, `di:00010000`, or (with Modbus, later) `reg:…`."""
+
+from firmware_contracts.contract import Contract
+from firmware_contracts.errors import ContractError
+from headend.errors import HeadendError
+from protocols.dlt645.items import Di, ItemSpec, fields_of
+from protocols.dlt645.layout import Kind
+from protocols.errors import BadText
+from protocols.values import Obis
+
+__all__ = ["BadQuantity", "resolve", "resolve_register"]
+
+
+class BadQuantity(HeadendError):
+    """A quantity that cannot be read with this contract; the message says what can."""
+
+
+def resolve(contract: Contract, quantity: str) -> ItemSpec:
+    """The item behind a quantity's text. Raises BadQuantity."""
+    try:
+        if quantity.startswith("di:"):
+            spec = contract.find(Di(quantity.removeprefix("di:").strip()))
+        elif quantity.startswith("reg:"):
+            raise BadQuantity(
+                "reg: names a Modbus register; this meter speaks DL/T 645: give an OBIS code or di:00010000"
+            )
+        else:
+            spec = contract.find_obis(Obis(quantity))
+    except (BadText, ContractError) as error:
+        raise BadQuantity(str(error)) from error
+    if "r" not in spec.access:
+        raise BadQuantity(f"DI {spec.di} ({spec.name}) can be written but not read")
+    return spec
+
+
+def resolve_register(contract: Contract, quantity: str) -> ItemSpec:
+    """The item behind a quantity that a plan can read at every interval: one amount, one channel. Raises BadQuantity."""
+    spec = resolve(contract, quantity)
+    if spec.members:
+        raise BadQuantity(
+            f"DI {spec.di} ({spec.name}) is a block of several registers; a plan names each register by itself"
+        )
+    fields = fields_of(spec)
+    if spec.series or len(fields) != 1 or fields[0].wire.kind is not Kind.AMOUNT:
+        raise BadQuantity(
+            f"DI {spec.di} ({spec.name}) is no amount; a plan reads registers such as 1-0:1.8.0 or di:00010000"
+        )
+    return spec

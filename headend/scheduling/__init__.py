@@ -1,0 +1,1 @@
+"""When to read what: plans (pure) and the loop that keeps them."""
