@@ -1,0 +1,1 @@
+"""Real processes: the head-end and the simulators as a user starts them."""

@@ -1,0 +1,102 @@
+"""Starting what users start, on free ports, and ending it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+__all__ = ["BIN", "HeadEndProcess", "config_text", "create_token", "pull", "simulated_lines"]
+
+BIN = Path(sys.executable).parent
+
+
+@contextmanager
+def simulated_lines(*arguments: str) -> Iterator[list[dict[str, Any]]]:
+    """`meter-sim dlt645 --json …`: what it printed, one object per line of meters."""
+    count = int(arguments[arguments.index("--lines") + 1]) if "--lines" in arguments else 1
+    process = subprocess.Popen([BIN / "meter-sim", "dlt645", "--json", *arguments], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield [json.loads(process.stdout.readline()) for _ in range(count)]
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+def config_text(folder: Path, lines: list[dict[str, Any]], *, period: str, quantities: list[str]) -> str:
+    parts = [
+        f'[headend]\nname = "under-test"\ntimezone = "Asia/Shanghai"\nstore = "sqlite:///{folder}/store.db"\n',
+        '[api]\nlisten = "127.0.0.1:0"\n',
+        f'[[plans]]\nname = "plan"\nperiod = "{period}"\nquantities = {json.dumps(quantities)}\n',
+    ]
+    for number, line in enumerate(lines):
+        parts.append(f'[[lines]]\nname = "line-{number}"\nurl = "{line["url"]}"\n')
+        parts += [
+            f'[[meters]]\nid = "M{address[-6:]}"\nline = "line-{number}"\naddress = "{address}"\nplan = "plan"\n'
+            for address in line["meters"]
+        ]
+    return "\n".join(parts)
+
+
+def create_token(config: Path) -> str:
+    done = subprocess.run(
+        [BIN / "headend", "token", "create", config], capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout.strip()
+
+
+class HeadEndProcess:
+    """`headend run CONFIG --json` and a client that may read its feed."""
+
+    def __init__(self, config: Path, token: str) -> None:
+        self.log = config.with_suffix(".log")
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [BIN / "headend", "run", config, "--json"], stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        self._token = token
+        self.client: httpx.Client | None = None
+
+    def wait_ready(self) -> httpx.Client:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, f"the head-end ended before it was ready: {self.log.read_text()[-2000:]}"
+        self.client = httpx.Client(
+            base_url=json.loads(line)["api"], headers={"Authorization": f"Bearer {self._token}"}, timeout=30
+        )
+        return self.client
+
+    def kill(self) -> None:
+        self.process.kill()
+        self._gone()
+
+    def stop(self) -> int:
+        """SIGTERM, as a service manager does; gives the exit code."""
+        os.kill(self.process.pid, signal.SIGTERM)
+        code = self.process.wait(timeout=30)
+        self._gone()
+        return code
+
+    def _gone(self) -> None:
+        self.process.wait(timeout=30)
+        if self.client is not None:
+            self.client.close()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+def pull(client: httpx.Client, after: int) -> Iterator[dict[str, Any]]:
+    """Everything behind `after`, page by page."""
+    while True:
+        page = client.get("/v1/feed", params={"after": after, "limit": 1000}).raise_for_status().json()
+        yield from page["events"]
+        if not page["events"]:
+            return
+        after = page["next"]
