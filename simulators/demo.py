@@ -10,9 +10,9 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 from msgspec import Struct
@@ -70,7 +70,7 @@ async def run_demo(*, seconds: float | None = None, seed: int = 1) -> None:
         config.write_text(_config(lines), encoding="utf-8")
         token = await _token(config)
         head_end = await stack.enter_async_context(
-            _process("headend", "run", str(config), "--json", log=folder / "headend.log")
+            _process("headend", "run", str(config), "--json", stderr=stack.enter_context(_log(folder / "headend.log")))
         )
         api = json.loads(await _first_line(head_end, "headend run", folder / "headend.log"))["api"]
         _print_hints(console, lines, config, api, token)
@@ -88,7 +88,7 @@ async def run_demo(*, seconds: float | None = None, seed: int = 1) -> None:
                 task.cancel()
             await asyncio.gather(watching, stopping, leaving, return_exceptions=True)
         if head_end.returncode is not None:
-            raise DemoFailed(f"the head-end ended by itself: {(folder / 'headend.log').read_text()[-2000:]}")
+            raise DemoFailed(f"the head-end ended by itself: {_tail(folder / 'headend.log')}")
         console.print(f"{street.reads} reads of {len(street.rows)} meters; stopping …")
 
 
@@ -116,26 +116,35 @@ async def _token(config: Path) -> str:
 
 
 @asynccontextmanager
-async def _process(command: str, *arguments: str, log: Path | None = None) -> AsyncIterator[asyncio.subprocess.Process]:
+async def _process(
+    command: str, *arguments: str, stderr: IO[bytes] | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """A child of ours, ended with us; its own session, so that Ctrl-C reaches it through us and in order."""
-    with log.open("wb") if log else nullcontext() as stderr:  # noqa: ASYNC240 - once, before anything runs
-        process = await asyncio.create_subprocess_exec(
-            str(BIN / command),
-            *arguments,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=stderr,
-            start_new_session=os.name == "posix",
-        )
-        try:
-            yield process
-        finally:
-            if process.returncode is None:
-                process.terminate()
-                try:
-                    await asyncio.wait_for(process.wait(), 15)
-                except TimeoutError:
-                    process.kill()
-                    await process.wait()
+    process = await asyncio.create_subprocess_exec(
+        str(BIN / command),
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=stderr,
+        start_new_session=os.name == "posix",
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), 15)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+
+
+def _log(path: Path) -> IO[bytes]:
+    return path.open("wb")
+
+
+def _tail(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")[-2000:]
 
 
 async def _first_line(process: asyncio.subprocess.Process, what: str, log: Path | None = None) -> str:
@@ -145,7 +154,7 @@ async def _first_line(process: asyncio.subprocess.Process, what: str, log: Path 
     except TimeoutError:
         line = b""
     if not line:
-        said = log.read_text()[-2000:] if log else "see above"
+        said = _tail(log) if log else "see above"
         raise DemoFailed(f"{what} was not ready within {READY_S:.0f} s: {said}")
     return line.decode()
 

@@ -63,10 +63,13 @@ class _Turn(Struct):
 
 
 class _Round(Struct, kw_only=True):
+    """unread: what to say of a quantity whose turn did not come."""
+
     slot: datetime
     ends: datetime
     late_after: datetime
     turns: deque[_Turn]
+    unread: str
 
 
 class _Group(Struct, kw_only=True):
@@ -131,11 +134,14 @@ class Poller:
             if slot <= group.round.slot:  # also when the wall clock was set back: a slot is never read twice
                 return
             self._close(group.round)
+        # The slot in which the head-end starts has begun without it: what does not fit into the rest is not the plan's fault.
+        unread = "stopped" if group.round is None and slot < now else "overrun"
         group.round = _Round(
             slot=slot,
             ends=next_slot(slot, group.period_s, self._zone),
             late_after=slot + timedelta(seconds=group.late_after_s),
             turns=deque(self._turns(group, slot)),
+            unread=unread,
         )
 
     def _turns(self, group: _Group, slot: datetime) -> Iterable[_Turn]:
@@ -150,7 +156,7 @@ class Poller:
 
     def _close(self, round_: _Round) -> None:
         for turn in round_.turns:
-            self._record_missing(round_, turn, turn.reason or ("overrun" if self._line.is_up else "line-down"))
+            self._record_missing(round_, turn, turn.reason or (round_.unread if self._line.is_up else "line-down"))
         round_.turns.clear()
 
     def _pick(self, now: datetime) -> _Round | None:
