@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from firmware_contracts.contract import load
 from firmware_contracts.errors import ContractError
-from protocols.dlt645.control import ERROR, Control, Dialect, error_phrases, function_name
+from protocols.dlt645.control import ERROR, RATES, Control, Dialect, RelayOrder, error_phrases, function_name
 from protocols.dlt645.frame import BROADCAST, FRAME_SIZE_MIN, HEADER_SIZE, LENGTH_AT, SECOND_START_AT, START, Frame
 from protocols.dlt645.framer import Framer, Heard
 from protocols.dlt645.items import Di, ItemValue, decode
@@ -49,18 +49,16 @@ _CONTRACTS = {Dialect.V2007: "dlt645/base_2007", Dialect.V1997: "dlt645/base_199
 _crc_modbus = crcmod.predefined.mkCrcFun("modbus")
 
 RELAY_ORDERS = {
-    0x1A: "trip",
-    0x1B: "close permitted",
-    0x1C: "direct close",
-    0x1D: "trip, then direct close after N2 × 5 min",
-    0x1E: "trip, then close permitted after N2 × 5 min",
-    0x2A: "alarm on",
-    0x2B: "alarm off",
-    0x3A: "protect supply",
-    0x3B: "protect off",
+    RelayOrder.TRIP: "trip",
+    RelayOrder.PERMIT_CLOSE: "close permitted",
+    RelayOrder.CLOSE: "direct close",
+    RelayOrder.TRIP_THEN_CLOSE: "trip, then direct close after N2 × 5 min",
+    RelayOrder.TRIP_THEN_PERMIT: "trip, then close permitted after N2 × 5 min",
+    RelayOrder.ALARM_ON: "alarm on",
+    RelayOrder.ALARM_OFF: "alarm off",
+    RelayOrder.PROTECT: "protect supply",
+    RelayOrder.PROTECT_OFF: "protect off",
 }
-RATES_2007 = {0x02: 600, 0x04: 1200, 0x08: 2400, 0x10: 4800, 0x20: 9600, 0x40: 19200}
-RATES_1997 = {0x00: 1200, 0x02: 300, 0x04: 600, 0x10: 2400, 0x20: 4800, 0x40: 9600}
 OUTPUTS = {0: "clock second pulse", 1: "demand period pulse", 2: "tariff slot switching pulse"}
 
 
@@ -320,7 +318,7 @@ def _items(message: Message) -> tuple[list[ExplainedItem], str | None]:
     if isinstance(message, FreezeRequest):
         return [_item("freeze moment MMDDhhmm, 99 = any", message.moment)], None
     if isinstance(message, RateRequest | RateReply):
-        rates = RATES_2007 if message.dialect is Dialect.V2007 else RATES_1997
+        rates = RATES[message.dialect]
         name = f"rate {rates[message.word]} baud" if message.word in rates else "rate word that is no standard rate"
         return [_item(name, f"{message.word:02X}")], None
     if isinstance(message, RelayRequest):
@@ -342,8 +340,12 @@ def _items(message: Message) -> tuple[list[ExplainedItem], str | None]:
     return [], None
 
 
+def _order_name(order: int) -> str:
+    return RELAY_ORDERS[RelayOrder(order)] if order in RelayOrder.__members__.values() else "unknown order"
+
+
 def _relay_items(message: RelayRequest) -> list[ExplainedItem]:
-    items = [_item(f"N1 {RELAY_ORDERS.get(message.order, 'unknown order')}", f"{message.order:02X}")]
+    items = [_item(f"N1 {_order_name(message.order)}", f"{message.order:02X}")]
     if message.delay is not None:
         items.append(_item("N2", f"{message.delay:02X}"))
     if message.expires is not None:

@@ -37,7 +37,7 @@ class Read(Struct, frozen=True, kw_only=True):
     received_at: head-end wall clock, UTC.
     source: contract row that gave layout and scale, "dlt645/base_2007:00010000".
     revision: 0 first; a correction of the same meter, quantity and interval end counts up.
-    reason: of a missing read: silent | corrupt | refused | not-measured | line-down | stopped | overrun | unsupported.
+    reason: of a missing read: silent | corrupt | unmatched | refused | not-measured | line-down | stopped | overrun | unsupported.
     occurred_at: when a maximum demand happened, meter clock, UTC; None for everything else.
 
     The store and the feed keep times to the millisecond. Raises ValueError.

@@ -16,7 +16,7 @@ from typing import Any
 from firmware_contracts.contract import Contract
 from firmware_contracts.errors import UnknownItem
 from protocols.dlt645 import messages as m
-from protocols.dlt645.control import Dialect, Function1997, Function2007
+from protocols.dlt645.control import RATES, Dialect, Function1997, Function2007, RelayOrder
 from protocols.dlt645.frame import BROADCAST, WILDCARD, Frame, address_matches
 from protocols.dlt645.items import Di, ItemSpec, decode
 from protocols.errors import BadAddress, BadMessage, ItemError
@@ -35,8 +35,6 @@ CLEAR_LEVEL = 2  # meter clear, event clear (02)
 SYNC_WINDOW = timedelta(minutes=5)
 NEVER_EXPIRES = "999999999999"
 
-_RATES = {0x02: 600, 0x04: 1200, 0x08: 2400, 0x10: 4800, 0x20: 9600, 0x40: 19200}
-_RATES_97 = {0x00: 1200, 0x02: 300, 0x04: 600, 0x10: 2400, 0x20: 4800, 0x40: 9600}
 
 # Requests to wildcards, after one published firmware: all-AA drops the first group, any AA refuses the second.
 _DROPPED_FOR_ALL = (m.WriteRequest, m.FreezeRequest, m.ClearRequest, m.RelayRequest, m.TerminalRequest)
@@ -279,7 +277,7 @@ class Dlt645Meter:
 
     def _change_rate(self, request: m.RateRequest, _: str, __: datetime) -> m.Message:
         """The reply still goes out at the old rate: nothing is heard between, so switching at once is the same."""
-        rates = _RATES if self.dialect is Dialect.V2007 else _RATES_97
+        rates = RATES[self.dialect]
         if request.word not in rates:
             if self.dialect is Dialect.V1997:
                 return m.RateReply(word=0xFF, dialect=self.dialect)
@@ -384,7 +382,7 @@ def _timed_trip(model: MeterModel, request: m.RelayRequest, now: datetime) -> No
         now,
         request.operator,
         restore_after=timedelta(minutes=5 * (request.delay or 0)),
-        restore_permits=request.order == 0x1E,
+        restore_permits=request.order == RelayOrder.TRIP_THEN_PERMIT,
     )
 
 
@@ -397,7 +395,7 @@ def _close(model: MeterModel, request: m.RelayRequest, now: datetime) -> None:
 
 
 def _alarm(model: MeterModel, request: m.RelayRequest, _: datetime) -> None:
-    model.alarm = request.order == 0x2A
+    model.alarm = request.order == RelayOrder.ALARM_ON
 
 
 def _protect(model: MeterModel, request: m.RelayRequest, now: datetime) -> None:
@@ -410,17 +408,17 @@ def _unprotect(model: MeterModel, _: m.RelayRequest, now: datetime) -> None:
 
 # N1 of 1CH. 1DH closes by itself, 1EH permits: so in three of four sources.
 _ORDERS: dict[int, Callable[[MeterModel, m.RelayRequest, datetime], None]] = {
-    0x1A: _trip,
-    0x1B: _permit,
-    0x1C: _close,
-    0x1D: _timed_trip,
-    0x1E: _timed_trip,
-    0x2A: _alarm,
-    0x2B: _alarm,
-    0x3A: _protect,
-    0x3B: _unprotect,
+    RelayOrder.TRIP: _trip,
+    RelayOrder.PERMIT_CLOSE: _permit,
+    RelayOrder.CLOSE: _close,
+    RelayOrder.TRIP_THEN_CLOSE: _timed_trip,
+    RelayOrder.TRIP_THEN_PERMIT: _timed_trip,
+    RelayOrder.ALARM_ON: _alarm,
+    RelayOrder.ALARM_OFF: _alarm,
+    RelayOrder.PROTECT: _protect,
+    RelayOrder.PROTECT_OFF: _unprotect,
 }
-_TIMED = (0x1D, 0x1E)
+_TIMED = (RelayOrder.TRIP_THEN_CLOSE, RelayOrder.TRIP_THEN_PERMIT)
 
 _SPECIAL_WRITES: dict[str, Callable[[Dlt645Meter, str, datetime], None]] = {
     "04000101": Dlt645Meter._set_date,

@@ -32,7 +32,7 @@ __all__ = ["MeterStatus", "PlannedMeter", "Poller", "feed_reason", "reads_of"]
 TRIES_MAX = 3  # per meter and slot, on top of the driver's own retries
 RETRY_AFTER_S = 5.0  # doubled at each try
 _RETRYABLE = ("silent", "corrupt", "unmatched", "line-busy")
-_REASONS = {"unmatched": "corrupt", "line-busy": "overrun"}  # driver words that are no reasons of the feed
+_REASONS = {"line-busy": "overrun"}  # driver words that are no reasons of the feed
 
 log = structlog.get_logger(__name__)
 

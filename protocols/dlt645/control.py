@@ -10,7 +10,17 @@ import enum
 
 from msgspec import Struct
 
-__all__ = ["Control", "Dialect", "Function1997", "Function2007", "error_phrases", "function_name"]
+__all__ = [
+    "ERROR",
+    "RATES",
+    "Control",
+    "Dialect",
+    "Function1997",
+    "Function2007",
+    "RelayOrder",
+    "error_phrases",
+    "function_name",
+]
 
 FROM_METER = 0x80
 ERROR = 0x40
@@ -58,6 +68,26 @@ class Function1997(enum.IntEnum):
     CHANGE_PASSWORD = 0x0F
     CLEAR_DEMAND = 0x10
 
+
+class RelayOrder(enum.IntEnum):
+    """N1 of 1CH. TRIP_THEN_CLOSE and TRIP_THEN_PERMIT restore after N2 × 5 minutes; one source has the two swapped."""
+
+    TRIP = 0x1A
+    PERMIT_CLOSE = 0x1B
+    CLOSE = 0x1C
+    TRIP_THEN_CLOSE = 0x1D
+    TRIP_THEN_PERMIT = 0x1E
+    ALARM_ON = 0x2A
+    ALARM_OFF = 0x2B
+    PROTECT = 0x3A
+    PROTECT_OFF = 0x3B
+
+
+# The rate word Z of 17H and 0CH: one bit set, baud behind it. No code means the same in both editions.
+RATES: dict[Dialect, dict[int, int]] = {
+    Dialect.V2007: {0x02: 600, 0x04: 1200, 0x08: 2400, 0x10: 4800, 0x20: 9600, 0x40: 19200},
+    Dialect.V1997: {0x00: 1200, 0x02: 300, 0x04: 600, 0x10: 2400, 0x20: 4800, 0x40: 9600},
+}
 
 _PHRASES: dict[Function2007 | Function1997, str] = {
     Function2007.SECURITY: "security",
