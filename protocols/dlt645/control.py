@@ -138,16 +138,22 @@ class Control(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_byte(cls, byte: int) -> "Control":
-        return cls(
-            function=byte & FUNCTION,
-            from_meter=bool(byte & FROM_METER),
-            error=bool(byte & ERROR),
-            follow=bool(byte & FOLLOW),
-        )
+        return _CONTROLS[byte]
 
     def to_byte(self) -> int:
         return self.function | self.from_meter * FROM_METER | self.error * ERROR | self.follow * FOLLOW
 
+
+# All there are, made once: a control byte is looked at several times for every frame.
+_CONTROLS = tuple(
+    Control(
+        function=byte & FUNCTION,
+        from_meter=bool(byte & FROM_METER),
+        error=bool(byte & ERROR),
+        follow=bool(byte & FOLLOW),
+    )
+    for byte in range(256)
+)
 
 # DL/T 645-2007 appendix on error words; several bits may be set.
 _ERROR_BITS_2007 = (

@@ -9,7 +9,7 @@ What a DI means is not known here: `ItemSpec` is made from a contract row.
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -19,7 +19,7 @@ from construct import ConstError, ConstructError
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
-from protocols.dlt645.layout import Alternative, Field, Kind, Separators, codec, lone_codec, parse_layout, time_of
+from protocols.dlt645.layout import Alternative, Field, Kind, Separators, codec, lone_reader, parse_layout, time_of
 from protocols.errors import BadDi, BadDigit, BadSize, EncodeError, ItemError
 from protocols.values import Obis, Unit
 
@@ -42,7 +42,7 @@ class Di(Struct, frozen=True, order=True, cache_hash=True):
     @classmethod
     def from_wire(cls, wire: bytes) -> "Di":
         """wire: as sent after −33H, low byte first. Raises BadDi."""
-        return cls(wire[::-1].hex())
+        return _di_of_wire(wire)
 
     @property
     def wire(self) -> bytes:
@@ -54,6 +54,11 @@ class Di(Struct, frozen=True, order=True, cache_hash=True):
 
     def __str__(self) -> str:
         return self.text
+
+
+@lru_cache(maxsize=4096)  # a fleet asks for some dozens; a scan of all identifiers must not fill the memory
+def _di_of_wire(wire: bytes) -> Di:
+    return Di(wire[::-1].hex())
 
 
 class ItemValue(Struct, frozen=True, kw_only=True):
@@ -208,13 +213,13 @@ class _Output(Struct, frozen=True):
 class _Reading(Struct, frozen=True):
     """One way to read a length: the compiled construct, what comes out of each group, and 2 where AAH stands between.
 
-    lone: parser and output of an item of one field, read without building lists: most items of most polls.
+    lone: reader and output of an item of one field, read without building lists: most items of most polls.
     """
 
     parser: Any
     groups: tuple[tuple[_Output, ...], ...]
     stride: int
-    lone: tuple[Any, _Output] | None = None
+    lone: tuple[Callable[[bytes], Any], _Output] | None = None
 
 
 def _possible_readings(spec: ItemSpec, length: int) -> Iterator[_Reading]:
@@ -234,7 +239,7 @@ def _readings(spec: ItemSpec, length: int, order: int) -> tuple[_Reading, ...]:
         outputs = tuple(tuple(_output(field) for field in fields) for fields in groups)
         first = groups[0][0]
         if separators is Separators.NONE and len(groups) == len(groups[0]) == 1 and not _is_timed(first):
-            readings.append(_Reading(None, outputs, 1, (lone_codec(first.wire), outputs[0][0])))
+            readings.append(_Reading(None, outputs, 1, (lone_reader(first.wire), outputs[0][0])))
         else:
             parser = codec(tuple(tuple(field.wire for field in fields) for fields in groups), separators)
             readings.append(_Reading(parser, outputs, 2 if separators is Separators.EACH else 1))
@@ -243,8 +248,8 @@ def _readings(spec: ItemSpec, length: int, order: int) -> tuple[_Reading, ...]:
 
 def _read(reading: _Reading, data: bytes) -> list[ItemValue]:
     if reading.lone is not None:
-        parser, out = reading.lone
-        content = parser.parse(data)
+        reader, out = reading.lone
+        content = reader(data)
         at = time_of(out.picture, content) if out.picture else None
         return [ItemValue(name=out.name, obis=out.obis, content=content, unit=out.unit, at=at)]
     values = []

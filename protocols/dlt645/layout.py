@@ -33,7 +33,7 @@ import re
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import construct
@@ -43,7 +43,7 @@ from protocols.bcd import decode_digits, decode_magnitude, encode_digits, is_all
 from protocols.errors import BadLayout, BadText, EncodeError
 from protocols.values import Obis, Unit
 
-__all__ = ["Alternative", "Field", "Kind", "Separators", "Wire", "codec", "lone_codec", "parse_layout", "time_of"]
+__all__ = ["Alternative", "Field", "Kind", "Separators", "Wire", "codec", "lone_reader", "parse_layout", "time_of"]
 
 SEPARATOR = b"\xaa"  # never a byte of a BCD field, so that it can be told from data
 DIGITS_MAX = 24  # digits of one amount or number: the widest in use, a position, has 22
@@ -313,10 +313,16 @@ def codec(groups: tuple[tuple[Wire, ...], ...], separators: Separators) -> Any:
 
 
 @lru_cache(maxsize=512)
-def lone_codec(wire: Wire) -> Any:
-    """The same for one field alone, without the lists around it; an amount must have no time behind it."""
+def lone_reader(wire: Wire) -> Callable[[bytes], Any]:
+    """Reads one field that is an item by itself, from exactly its bytes; an amount must have no time behind it.
+
+    An amount is read without construct's stream around it: most items of most polls are that.
+    """
+    if wire.kind is Kind.AMOUNT:
+        return partial(_decode_amount, wire=wire)
     (declared,) = _declare(wire)
-    return declared.compile()
+    parse: Callable[[bytes], Any] = declared.compile().parse
+    return parse
 
 
 @lru_cache(maxsize=512)
@@ -356,7 +362,8 @@ def _adapter(size: int, decode: Callable[[bytes], Any], encode: Callable[[Any], 
 def _decode_amount(data: bytes, wire: Wire) -> Decimal | None:
     if is_all_ff(data):
         return None
-    return Decimal(decode_magnitude(data, signed=wire.signed)).scaleb(-wire.decimals)
+    digits = str(decode_magnitude(data, signed=wire.signed)) if wire.signed else decode_digits(data)
+    return Decimal(f"{digits}E-{wire.decimals}") if wire.decimals else Decimal(digits)
 
 
 def _encode_amount(value: object, wire: Wire) -> bytes:

@@ -8,9 +8,15 @@ Do one of `request`, `receive`, `tick`; then take output and events; then wait f
 DL/T 645 has no transaction number. A reply belongs to the request in flight only when address, function, DI and (for follow-up
 frames) SEQ agree; anything else is counted and reported as Unmatched, never delivered. After a time-out nothing may be sent
 until the line has been silent, so that a late reply cannot meet the next request half-way.
+
+That leaves one case: the same question asked again while the answer to an older asking may still be under way (serial servers and
+concentrators queue). The session remembers unanswered questions for `late_s_max`. A frame that may answer one asked before the
+present read began is given to that one, that is, dropped; the next frame is ours. If the old answer was lost after all, this
+costs one retry; taking it would cost a read that is older than it claims.
 """
 
 import enum
+from collections import deque
 
 from msgspec import Struct
 
@@ -38,6 +44,9 @@ __all__ = ["Event", "NoReply", "Replied", "Request", "Sent", "Session", "Silence
 BITS_PER_BYTE = 11  # start, 8 data, even parity, stop
 REPLY_DELAY_S_MAX = 0.5  # Td, DL/T 645-2007 §5.2.6
 HEARD_KEPT_MAX = 512  # two frames' worth of evidence for an error message; more would only fill logs
+LATE_FACTOR = 6.0  # replies have been seen up to five time-outs late (queueing serial servers)
+UNANSWERED_MAX = 1024  # questions; more dead items than a line can ask for within late_s_max
+UNANSWERED_PER_QUESTION_MAX = 8
 SLOWEST_BAUD = 1200  # assumed behind a TCP tunnel, whose serial side we cannot see
 
 
@@ -58,6 +67,7 @@ class Timing(Struct, frozen=True, kw_only=True):
     quiet_s: silence that ends draining after a time-out.
     drain_s_max: draining ends here even if a babbling device never falls silent.
     turnaround_s: least pause between a reply and the next request.
+    late_s_max: how long after its request a reply may still come; 0 derives six times the reply time-out.
     preamble: wake-up bytes FEH before each request.
     """
 
@@ -67,6 +77,7 @@ class Timing(Struct, frozen=True, kw_only=True):
     quiet_s: float = 0.1
     drain_s_max: float = 2.0
     turnaround_s: float = 0.0
+    late_s_max: float = 0.0
     preamble: int = PREAMBLE_DEFAULT
 
     def wire_time_s(self, size: int) -> float:
@@ -79,10 +90,16 @@ class Timing(Struct, frozen=True, kw_only=True):
 
 
 class Request(Struct, frozen=True):
-    """What to ask of whom. address: 12 hex digits; AA at the high end is a wildcard."""
+    """What to ask of whom. address: 12 hex digits; AA at the high end is a wildcard.
+
+    began_at: when the read that this request belongs to began, monotonic seconds; its retries carry the same. None: now.
+    reply_timeout_s: instead of the line's, for a meter whose pace is known.
+    """
 
     address: str
     message: Message
+    began_at: float | None = None
+    reply_timeout_s: float | None = None
 
 
 class Sent(Struct, frozen=True, kw_only=True):
@@ -114,11 +131,15 @@ class NoReply(Struct, frozen=True, kw_only=True):
 
 
 class Unmatched(Struct, frozen=True):
-    """A right frame that answers nothing we asked: late, doubled, or from another meter. why: in words."""
+    """A right frame that does not answer the request in flight: late, doubled, or from another meter. why: in words.
+
+    late_s: when it may answer an older request, how long after that request it came; else None.
+    """
 
     wire: bytes
     frame: Frame
     why: str
+    late_s: float | None = None
 
 
 Event = Sent | Replied | NoReply | Unmatched
@@ -128,6 +149,9 @@ class _State(enum.Enum):
     IDLE = enum.auto()
     WAITING = enum.auto()
     DRAINING = enum.auto()
+
+
+_Question = tuple[str, int, str | None]
 
 
 class Session:
@@ -142,8 +166,12 @@ class Session:
         self._sent_at = 0.0
         self._until: float | None = None  # when the present state ends
         self._limit = 0.0  # no extension goes beyond
+        self._longest_reply_s = timing.longest_reply_s
+        self._late_s_max = timing.late_s_max or LATE_FACTOR * timing.reply_timeout_s
         self._heard = bytearray()
         self._matched_none = False
+        # (address, function, DI) -> when it was asked and not answered, oldest first
+        self._unanswered: dict[_Question, deque[float]] = {}
         self._output: list[bytes] = []
         self._events: list[Event] = []
 
@@ -182,8 +210,8 @@ class Session:
         sent_s = timing.wire_time_s(len(wire))
         if expects_reply(request.message, request.address):
             self._state = _State.WAITING
-            self._until = now + sent_s + timing.reply_timeout_s
-            self._limit = self._until + timing.longest_reply_s
+            self._until = now + sent_s + (request.reply_timeout_s or timing.reply_timeout_s)
+            self._limit = self._until + self._longest_reply_s
         else:
             self._events.append(Sent(request=request, wire_sent=wire))
             self._rest(now, pause_s=sent_s + timing.turnaround_s)
@@ -209,10 +237,15 @@ class Session:
         else:
             self._state, self._until = _State.IDLE, None
 
+    def interrupted(self, now: float) -> NoReply | None:
+        """What the request in flight has come to, for an owner whose connection broke; None when none is in flight."""
+        return None if self._request is None else self._no_reply(self._request, now)
+
     def reset(self) -> None:
         """The connection is gone: forget the request in flight without an event; its owner knows."""
         self._framer.clear()
         self._state, self._until, self._request = _State.IDLE, None, None
+        self._unanswered.clear()  # a new connection brings no old replies
         self._output.clear()
 
     def take_output(self) -> list[bytes]:
@@ -225,7 +258,7 @@ class Session:
 
     def _take(self, found: list[Heard | Damage], now: float) -> None:
         for item in found:
-            if isinstance(item, Heard):
+            if type(item) is Heard:
                 self._match(item, now)
 
     def _match(self, heard: Heard, now: float) -> None:
@@ -233,17 +266,23 @@ class Session:
         if not frame.control_parts.from_meter:
             self._unmatched(heard, "a request, not a reply: an echo or a second master on the line")
             return
-        if self._state is not _State.WAITING or self._request is None:
-            self._unmatched(heard, "nothing is being asked: late or doubled")
-            return
         try:
             message = decode(frame)
         except MessageError as error:
             self._unmatched(heard, f"DATA does not fit its function: {error}", counts=False)
             return
+        if self._state is not _State.WAITING or self._request is None:
+            late_s = self._answer_older(frame, message, before=now, now=now)
+            self._unmatched(heard, "nothing is being asked: late or doubled", late_s=late_s)
+            return
         why = _mismatch(self._request, frame, message)
         if why is not None:
-            self._unmatched(heard, why)
+            self._unmatched(heard, why, late_s=self._answer_older(frame, message, before=now, now=now))
+            return
+        began_at = self._sent_at if self._request.began_at is None else self._request.began_at
+        late_s = self._answer_older(frame, message, before=began_at, now=now) if self._unanswered else None
+        if late_s is not None:
+            self._unmatched(heard, "may be the late answer to an older asking of the same question", late_s=late_s)
             return
         self._events.append(
             Replied(
@@ -257,12 +296,43 @@ class Session:
         )
         self._rest(now, pause_s=self.timing.turnaround_s)
 
-    def _unmatched(self, heard: Heard, why: str, *, counts: bool = True) -> None:
-        self._events.append(Unmatched(heard.wire, heard.frame, why))
+    def _answer_older(self, frame: Frame, message: Message, *, before: float, now: float) -> float | None:
+        """Give a frame to the oldest asking that it may answer, made before `before` and still owed a reply.
+
+        Gives how long ago that was. A refusal names no DI, so it may answer any question of its function.
+        """
+        address, function, di = _question_of(frame.address, message)
+        if isinstance(message, Refused):
+            questions = [key for key in self._unanswered if key[:2] == (address, function)]
+        else:
+            questions = [(address, function, di)]
+        for question in questions:
+            askings = self._unanswered.get(question)
+            while askings and askings[0] < now - self._late_s_max:
+                askings.popleft()
+            asked_at = askings.popleft() if askings and askings[0] < before else None
+            if not askings:
+                self._unanswered.pop(question, None)
+            if asked_at is not None:
+                return now - asked_at
+        return None
+
+    def _owe(self, now: float) -> None:
+        """The request in flight stays unanswered: its reply may still come."""
+        assert self._request is not None
+        question = _question_of(self._request.address, self._request.message)
+        if len(self._unanswered) >= UNANSWERED_MAX:
+            oldest_kept = now - self._late_s_max
+            self._unanswered = {key: asked for key, asked in self._unanswered.items() if asked[-1] >= oldest_kept}
+        self._unanswered.setdefault(question, deque(maxlen=UNANSWERED_PER_QUESTION_MAX)).append(self._sent_at)
+
+    def _unmatched(self, heard: Heard, why: str, *, late_s: float | None = None, counts: bool = True) -> None:
+        self._events.append(Unmatched(heard.wire, heard.frame, why, late_s))
         self._matched_none = self._matched_none or counts
 
     def _time_out(self, now: float) -> None:
         assert self._request is not None
+        self._owe(now)
         # An echo of our own request, however it was cut into chunks, is nothing heard.
         heard = bytes(self._heard).replace(self._wire_sent.lstrip(b"\xfe"), b"")
         if self._matched_none:
@@ -286,6 +356,11 @@ class Session:
             self._state, self._until, self._limit = _State.DRAINING, now + pause_s, now + max(pause_s, pause_s_max)
         else:
             self._state, self._until = _State.IDLE, None
+
+
+def _question_of(address: str, message: Message) -> _Question:
+    di = getattr(message, "di", None)
+    return address, message.control.function, str(di) if di is not None else None
 
 
 def _mismatch(request: Request, frame: Frame, message: Message) -> str | None:

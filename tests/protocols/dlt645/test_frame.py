@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols.dlt645.frame import FRAME_SIZE_MAX, Frame, address_matches
+from protocols.dlt645.frame import FRAME_SIZE_MAX, LAYOUT, Frame, address_matches
 from protocols.errors import BadChecksum, BadEnd, BadLength, BadStart, EncodeError, FrameError, TooShort
 from tests.vectors import constructed_vectors, dlt645_vectors
 
@@ -33,6 +33,14 @@ def test_wake_up_bytes_belong_neither_to_the_frame_nor_to_the_checksum() -> None
 def test_any_frame_comes_back_as_it_was(frame: Frame) -> None:
     assert Frame.from_bytes(frame.to_bytes()) == frame
     assert len(frame.to_bytes()) <= FRAME_SIZE_MAX
+
+
+@given(frames)
+def test_the_declared_layout_and_the_frame_agree(frame: Frame) -> None:
+    parts = LAYOUT.parse(frame.to_bytes())
+    assert parts.address[::-1].hex().upper() == frame.address
+    assert (parts.control, parts.length) == (frame.control, len(frame.payload))
+    assert bytes((byte - 0x33) & 0xFF for byte in parts.data) == frame.payload
 
 
 @given(st.binary(max_size=300))

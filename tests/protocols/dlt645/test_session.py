@@ -246,3 +246,71 @@ def test_an_idle_session_reports_what_nobody_asked_for() -> None:
     session = Session(TIMING)
     session.receive(reply(), 1.0)
     assert [type(event) for event in session.take_events()] == [Unmatched]
+
+
+def test_a_late_reply_to_an_older_read_is_not_the_answer_to_a_new_read_of_the_same_item() -> None:
+    """The far end queues: every answer comes one asking late. Taken as it comes, each read would be one read old for ever."""
+    session = asked(now=100.0)
+    session.tick(100.0 + SENT_S + 0.5)
+    session.tick(101.0)
+    assert [type(event) for event in session.take_events()] == [NoReply]
+    session.request(READ, 101.0)
+    session.receive(reply(data="11111111"), 101.2)  # the answer of 100.0
+    assert [event.why for event in session.take_events() if isinstance(event, Unmatched)] == [
+        "may be the late answer to an older asking of the same question"
+    ]
+    session.receive(reply(data="22222222"), 101.3)
+    (event,) = session.take_events()
+    assert isinstance(event, Replied)
+    assert isinstance(event.message, ReadReply)
+    assert event.message.data == bytes.fromhex("22222222")
+
+
+def test_a_late_reply_may_answer_the_retry_of_the_same_read() -> None:
+    session = asked(Request(METER, ReadRequest(di=TOTAL), began_at=100.0))
+    session.tick(100.0 + SENT_S + 0.5)
+    session.tick(101.0)
+    session.take_events()
+    session.request(Request(METER, ReadRequest(di=TOTAL), began_at=100.0), 101.0)
+    session.receive(reply(), 101.1)
+    assert [type(event) for event in session.take_events()] == [Replied]
+
+
+def test_a_late_reply_that_came_while_nothing_was_asked_is_owed_no_more() -> None:
+    session = asked(now=100.0)
+    session.tick(100.0 + SENT_S + 0.5)
+    session.receive(reply(), 100.0 + SENT_S + 0.55)
+    session.tick(101.0)
+    session.take_events()
+    session.request(READ, 101.0)
+    session.receive(reply(), 101.2)
+    assert [type(event) for event in session.take_events()] == [Replied]
+
+
+def test_after_the_late_window_an_old_asking_is_forgotten() -> None:
+    session = asked(now=100.0)
+    session.tick(100.0 + SENT_S + 0.5)
+    session.tick(101.0)
+    session.take_events()
+    session.request(READ, 103.1)  # six time-outs of 0.5 s have passed
+    session.receive(reply(), 103.3)
+    assert [type(event) for event in session.take_events()] == [Replied]
+
+
+def test_a_known_pace_shortens_the_wait() -> None:
+    session = asked(Request(METER, ReadRequest(di=TOTAL), reply_timeout_s=0.2))
+    assert session.deadline == pytest.approx(100.0 + SENT_S + 0.2)
+
+
+def test_a_late_refusal_of_one_item_is_not_the_answer_for_another() -> None:
+    session = asked(now=100.0)
+    session.tick(100.0 + SENT_S + 0.5)
+    session.tick(101.0)
+    session.take_events()
+    session.request(Request(METER, ReadRequest(di=Di("00020000"))), 101.0)
+    session.receive(wire(Refused(dialect=Dialect.V2007, function=0x11, word=2)), 101.1)  # a refusal names no item
+    (event,) = session.take_events()
+    assert isinstance(event, Unmatched)
+    assert event.late_s == pytest.approx(1.1)
+    session.receive(reply(Di("00020000")), 101.2)
+    assert [type(event) for event in session.take_events()] == [Replied]
