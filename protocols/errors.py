@@ -3,7 +3,7 @@
 ProtocolError
 ├── BadText                  a person's or a file's text, not a wire: BadObis · BadAddress · BadDi · UnknownUnit · BadLayout
 ├── WireError                bytes that are not what the protocol says; carries `wire`
-│   ├── FrameError           no whole, right frame: TooShort · BadStart · BadLength · BadChecksum · BadEnd
+│   ├── FrameError           no whole, right frame: TooShort · BadStart · BadLength · BadChecksum · BadEnd · BadParity
 │   ├── MessageError         a right frame whose DATA does not fit its function: BadMessage
 │   └── ItemError            DATA that does not fit the item's layout: BadDigit · BadSize
 ├── EncodeError              a value that the wire cannot carry
@@ -22,6 +22,7 @@ __all__ = [
     "BadLength",
     "BadMessage",
     "BadObis",
+    "BadParity",
     "BadSize",
     "BadStart",
     "BadText",
@@ -118,6 +119,10 @@ class BadChecksum(FrameError):
 
 class BadEnd(FrameError):
     """No 16H at the end."""
+
+
+class BadParity(FrameError):
+    """The serial port saw a wrong parity bit, or no stop bit, in one of the bytes."""
 
 
 class MessageError(WireError):

@@ -5,7 +5,7 @@ from msgspec import Struct
 from protocols.dlt645.items import Di
 from protocols.errors import EncodeError
 
-__all__ = ["Password", "credentials", "digits_of", "is_1997", "operator_code", "wire_of"]
+__all__ = ["Password", "credentials", "digits_of", "hiding_repr", "is_1997", "operator_code", "wire_of"]
 
 
 class Password(Struct, frozen=True):
@@ -30,6 +30,12 @@ class Password(Struct, frozen=True):
     @classmethod
     def from_wire(cls, wire: bytes) -> "Password":
         return cls(wire[0], wire[1:4])
+
+
+def hiding_repr(value: Struct, *hidden: str) -> str:
+    """What repr would give, with *** for the fields named."""
+    shown = (f"{name}={'***' if name in hidden else repr(getattr(value, name))}" for name in value.__struct_fields__)
+    return f"{type(value).__name__}({', '.join(shown)})"
 
 
 def digits_of(wire: bytes) -> str:

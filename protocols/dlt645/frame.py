@@ -95,6 +95,12 @@ class Frame(Value, frozen=True):
         body = _START + self.address_wire + head + self.payload.translate(_ADD_OFFSET)
         return _PREAMBLE * preamble + body + bytes((sum(body) & 0xFF, END))
 
+    def __repr__(self) -> str:
+        from protocols.dlt645.masking import mask_payload  # it builds on this module
+
+        payload = mask_payload(self.control, self.payload)
+        return f"Frame(address={self.address!r}, control={self.control:#04x}, payload={payload!r})"
+
     @property
     def address_wire(self) -> bytes:
         """Raises EncodeError when the address is not 12 hex digits."""

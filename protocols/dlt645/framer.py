@@ -6,6 +6,8 @@ a good frame may begin inside what it claimed. A candidate that stops growing fo
 (DL/T 645-2007: at most 500 ms between bytes of one frame).
 """
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 
 from protocols.dlt645.frame import (
@@ -16,7 +18,8 @@ from protocols.dlt645.frame import (
     START,
     Frame,
 )
-from protocols.errors import FrameError, TooShort
+from protocols.dlt645.masking import mask
+from protocols.errors import BadParity, FrameError, TooShort
 
 __all__ = ["Damage", "Framer", "Heard"]
 
@@ -29,12 +32,18 @@ class Heard(Struct, frozen=True):
     frame: Frame
     wire: bytes
 
+    def __repr__(self) -> str:
+        return f"Heard({mask(self.wire)})"
+
 
 class Damage(Struct, frozen=True):
     """Bytes that began like a frame and were none. `error` says why; only their first byte was given up."""
 
     wire: bytes
     error: FrameError
+
+    def __repr__(self) -> str:
+        return f"Damage({mask(self.wire)}, {self.error})"
 
 
 class Framer:
@@ -48,6 +57,7 @@ class Framer:
         self._gap_s = gap_s
         self._buffer = bytearray()
         self._sent = b""
+        self._marked: list[int] = []  # places in the buffer of bytes that the port saw to be damaged, in order
         self.deadline: float | None = None
         self.noise_bytes = 0
         self.echoes = 0
@@ -56,8 +66,9 @@ class Framer:
         """Note what was just sent: on a half-duplex adapter the same bytes come back once and are dropped."""
         self._sent = wire.lstrip(b"\xfe")
 
-    def receive(self, chunk: bytes, now: float) -> list[Heard | Damage]:
-        """What `chunk` completed, in order."""
+    def receive(self, chunk: bytes, now: float, marked: Sequence[int] = ()) -> list[Heard | Damage]:
+        """What `chunk` completed, in order. marked: places in it of bytes with a parity error; no frame goes over them."""
+        self._marked += [len(self._buffer) + at for at in marked]
         self._buffer += chunk
         found = self._scan()
         self.deadline = now + self._gap_s if self._buffer else None
@@ -80,6 +91,7 @@ class Framer:
     def clear(self) -> None:
         """Forget everything half-received, as after a reconnect."""
         self._buffer.clear()
+        self._marked.clear()
         self.deadline = None
 
     def _scan(self) -> list[Heard | Damage]:
@@ -94,6 +106,12 @@ class Framer:
             if len(buffer) < HEADER_SIZE:
                 return found
             size = FRAME_SIZE_MIN + buffer[LENGTH_AT]
+            if self._marked and self._marked[0] < size:
+                # Damaged for sure, whatever is still to come; the length byte itself may be wrong.
+                wire = bytes(buffer[:size])
+                found.append(Damage(wire, BadParity(f"parity error in byte {self._marked[0]}", wire)))
+                self._skip(1)
+                continue
             if len(buffer) < size:
                 return found
             wire = bytes(buffer[:size])
@@ -103,7 +121,7 @@ class Framer:
                 found.append(Damage(wire, error))
                 self._skip(1)
                 continue
-            del buffer[:size]
+            self._drop(size)
             if wire == self._sent:
                 self._sent = b""
                 self.echoes += 1
@@ -113,7 +131,12 @@ class Framer:
     def _skip(self, count: int) -> None:
         if count:
             self.noise_bytes += count - self._buffer.count(0xFE, 0, count)
-            del self._buffer[:count]
+            self._drop(count)
+
+    def _drop(self, count: int) -> None:
+        del self._buffer[:count]
+        if self._marked:
+            self._marked = [at - count for at in self._marked if at >= count]
 
 
 def _missing(wire: bytes) -> str:

@@ -148,10 +148,11 @@ def dialect_of(frame: Frame) -> Dialect:
 
 
 def expects_reply(message: Message, address: str) -> bool:
-    """False for what is broadcast. 1997 masters address the only meter on a line with 99..99 and do get an answer."""
-    if address != BROADCAST:
-        return not (isinstance(message, ClearRequest) and message.function is F97.CLEAR_DEMAND)
-    return not isinstance(message, TimeSync | FreezeRequest | TerminalRequest)
+    """False for what is broadcast. 1997 masters address the only meter on a line with 99..99 and do get an answer.
+
+    Where the text has no reply but some meters give one (10H of 1997), it must be waited for: it would meet the next request.
+    """
+    return address != BROADCAST or not isinstance(message, TimeSync | FreezeRequest | TerminalRequest)
 
 
 def decode(frame: Frame) -> Message:

@@ -8,7 +8,7 @@ from typing import ClassVar
 from msgspec import Struct
 
 from protocols.dlt645.control import Control, Dialect, Function1997, Function2007
-from protocols.dlt645.fields import Password, credentials, is_1997, operator_code, wire_of
+from protocols.dlt645.fields import Password, credentials, hiding_repr, is_1997, operator_code, wire_of
 from protocols.dlt645.items import Di
 
 __all__ = [
@@ -112,6 +112,11 @@ class WriteRequest(Struct, frozen=True, kw_only=True):
     password: Password | None = None
     operator: bytes = b""
 
+    def __repr__(self) -> str:
+        # In 1997 the password may stand in `data`; 04000Cll and C212 are passwords themselves.
+        hides_data = is_1997(self.di) or self.di.text.startswith("04000C")
+        return hiding_repr(self, "operator", *(["data"] if hides_data else []))
+
     @property
     def control(self) -> Control:
         return Control(function=F97.WRITE if is_1997(self.di) else F07.WRITE)
@@ -156,6 +161,23 @@ class FreezeRequest(Struct, frozen=True):
 
     from_meter: ClassVar[bool] = False
     moment: str
+
+    @classmethod
+    def now(cls) -> "FreezeRequest":
+        return cls("99999999")
+
+    @classmethod
+    def hourly(cls, minute: int = 0) -> "FreezeRequest":
+        return cls(f"999999{minute:02}")
+
+    @classmethod
+    def daily(cls, hour: int = 0, minute: int = 0) -> "FreezeRequest":
+        return cls(f"9999{hour:02}{minute:02}")
+
+    @classmethod
+    def monthly(cls, day: int, hour: int = 0, minute: int = 0) -> "FreezeRequest":
+        """Days above 28 are not in every month, and some firmware refuses them."""
+        return cls(f"99{day:02}{hour:02}{minute:02}")
 
     @property
     def control(self) -> Control:
@@ -210,6 +232,9 @@ class ClearRequest(Struct, frozen=True, kw_only=True):
     events: Di | None = None
     secure: bytes = b""
 
+    def __repr__(self) -> str:
+        return hiding_repr(self, "operator")
+
     @property
     def control(self) -> Control:
         return Control(function=self.function)
@@ -236,6 +261,9 @@ class RelayRequest(Struct, frozen=True, kw_only=True):
     delay: int | None = 0
     expires: str | None = None
     secure: bytes = b""
+
+    def __repr__(self) -> str:
+        return hiding_repr(self, "operator")
 
     @property
     def control(self) -> Control:
@@ -269,6 +297,9 @@ class SecurityRequest(Struct, frozen=True, kw_only=True):
     di: Di
     operator: bytes
     data: bytes = b""
+
+    def __repr__(self) -> str:
+        return hiding_repr(self, "operator")
 
     @property
     def control(self) -> Control:

@@ -10,18 +10,20 @@ frames) SEQ agree; anything else is counted and reported as Unmatched, never del
 until the line has been silent, so that a late reply cannot meet the next request half-way.
 
 That leaves one case: the same question asked again while the answer to an older asking may still be under way (serial servers and
-concentrators queue). The session remembers unanswered questions for `late_s_max`. A frame that may answer one asked before the
-present read began is given to that one, that is, dropped; the next frame is ours. If the old answer was lost after all, this
-costs one retry; taking it would cost a read that is older than it claims.
+concentrators queue). The session remembers unanswered questions for `late_s_max`; `owed_s` says how long a new read of the same
+question should wait so that nothing old can meet it. Who asks all the same has a frame that may answer an asking from before its
+read began given to that one, that is, dropped: a retry costs less than a read that is older than it claims.
 """
 
 import enum
 from collections import deque
+from collections.abc import Sequence
 
 from msgspec import Struct
 
 from protocols.dlt645.frame import FRAME_SIZE_MAX, PREAMBLE_DEFAULT, Frame, address_matches
 from protocols.dlt645.framer import BYTE_GAP_S, Damage, Framer, Heard
+from protocols.dlt645.masking import mask, mask_heard
 from protocols.dlt645.messages import (
     FollowUpReply,
     FollowUpRequest,
@@ -47,6 +49,10 @@ HEARD_KEPT_MAX = 512  # two frames' worth of evidence for an error message; more
 LATE_FACTOR = 6.0  # replies have been seen up to five time-outs late (queueing serial servers)
 UNANSWERED_MAX = 1024  # questions; more dead items than a line can ask for within late_s_max
 UNANSWERED_PER_QUESTION_MAX = 8
+DOUBLING_S = 600.0  # how long a line on which doubles were seen is expected to double
+DOUBLE_S_MAX = 1.0  # after a reply, its double may still come
+RECENT_MAX = 64
+NEVER = float("-inf")
 SLOWEST_BAUD = 1200  # assumed behind a TCP tunnel, whose serial side we cannot see
 
 
@@ -92,14 +98,15 @@ class Timing(Struct, frozen=True, kw_only=True):
 class Request(Struct, frozen=True):
     """What to ask of whom. address: 12 hex digits; AA at the high end is a wildcard.
 
-    began_at: when the read that this request belongs to began, monotonic seconds; its retries carry the same. None: now.
-    reply_timeout_s: instead of the line's, for a meter whose pace is known.
+    began_at: when the read that this request repeats began, monotonic seconds; None for its first request.
+    takes_repeats: a reply equal to the one before is an answer, not its double, and a refusal is one, not that of an older
+    question: for runs that are refused often, since refusals do not say what they refuse. The caller asks again where it matters.
     """
 
     address: str
     message: Message
     began_at: float | None = None
-    reply_timeout_s: float | None = None
+    takes_repeats: bool = False
 
 
 class Sent(Struct, frozen=True, kw_only=True):
@@ -108,9 +115,15 @@ class Sent(Struct, frozen=True, kw_only=True):
     request: Request
     wire_sent: bytes
 
+    def __repr__(self) -> str:
+        return f"Sent({self.request!r}, sent {mask(self.wire_sent)})"
+
 
 class Replied(Struct, frozen=True, kw_only=True):
-    """The reply to the request in flight; a refusal is a reply, too. address: the meter's own, also after a wildcard."""
+    """The reply to the request in flight; a refusal is a reply, too. address: the meter's own, also after a wildcard.
+
+    is_first: no earlier asking of the same question is unanswered, so `elapsed_s` is surely the meter's.
+    """
 
     request: Request
     message: Message
@@ -118,6 +131,10 @@ class Replied(Struct, frozen=True, kw_only=True):
     wire_sent: bytes
     wire_received: bytes
     elapsed_s: float
+    is_first: bool = True
+
+    def __repr__(self) -> str:
+        return f"Replied({self.message!r} from {self.address}, sent {mask(self.wire_sent)}, got {mask(self.wire_received)})"
 
 
 class NoReply(Struct, frozen=True, kw_only=True):
@@ -128,6 +145,10 @@ class NoReply(Struct, frozen=True, kw_only=True):
     wire_sent: bytes
     heard: bytes
     elapsed_s: float
+
+    def __repr__(self) -> str:
+        heard = mask_heard(self.heard, self.wire_sent)
+        return f"NoReply({self.request!r}, {self.silence.value}, sent {mask(self.wire_sent)}, heard {heard})"
 
 
 class Unmatched(Struct, frozen=True):
@@ -140,6 +161,9 @@ class Unmatched(Struct, frozen=True):
     frame: Frame
     why: str
     late_s: float | None = None
+
+    def __repr__(self) -> str:
+        return f"Unmatched({mask(self.wire)}, {self.why!r})"
 
 
 Event = Sent | Replied | NoReply | Unmatched
@@ -172,8 +196,17 @@ class Session:
         self._matched_none = False
         # (address, function, DI) -> when it was asked and not answered, oldest first
         self._unanswered: dict[_Question, deque[float]] = {}
+        # Frames of the last second by question, and when they came: meters and repeaters double replies.
+        self._recent: dict[tuple[_Question, bytes], float] = {}
+        self._doubling_until = NEVER
         self._output: list[bytes] = []
         self._events: list[Event] = []
+
+    def retime(self, timing: Timing) -> None:
+        """From the next request on; for a line whose rate has changed."""
+        self.timing = timing
+        self._longest_reply_s = timing.longest_reply_s
+        self._late_s_max = timing.late_s_max or LATE_FACTOR * timing.reply_timeout_s
 
     @property
     def idle(self) -> bool:
@@ -196,8 +229,11 @@ class Session:
     def echoes(self) -> int:
         return self._framer.echoes
 
-    def request(self, request: Request, now: float) -> None:
-        """Raises LineBusy unless idle, EncodeError when the message cannot be sent."""
+    def request(self, request: Request, now: float, *, reply_timeout_s: float | None = None) -> None:
+        """reply_timeout_s: instead of the line's, for a meter whose pace is known.
+
+        Raises LineBusy unless idle, EncodeError when the message cannot be sent.
+        """
         if self._state is not _State.IDLE:
             raise LineBusy(f"the line is {self._state.name.lower()}: wait for its event before the next request")
         timing = self.timing
@@ -210,17 +246,17 @@ class Session:
         sent_s = timing.wire_time_s(len(wire))
         if expects_reply(request.message, request.address):
             self._state = _State.WAITING
-            self._until = now + sent_s + (request.reply_timeout_s or timing.reply_timeout_s)
+            self._until = now + sent_s + (reply_timeout_s or timing.reply_timeout_s)
             self._limit = self._until + self._longest_reply_s
         else:
             self._events.append(Sent(request=request, wire_sent=wire))
             self._rest(now, pause_s=sent_s + timing.turnaround_s)
 
-    def receive(self, chunk: bytes, now: float) -> None:
-        """Bytes from the line, in any chunking."""
+    def receive(self, chunk: bytes, now: float, marked: Sequence[int] = ()) -> None:
+        """Bytes from the line, in any chunking. marked: places in the chunk of bytes with a parity error."""
         if len(self._heard) < HEARD_KEPT_MAX:
             self._heard += chunk[: HEARD_KEPT_MAX - len(self._heard)]
-        self._take(self._framer.receive(chunk, now), now)
+        self._take(self._framer.receive(chunk, now, marked), now)
         if self._state is _State.WAITING and self._framer.deadline is not None and self._until is not None:
             # A reply is arriving: let it finish, but never beyond the limit, however long a device babbles.
             self._until = min(max(self._until, self._framer.deadline), self._limit)
@@ -241,11 +277,21 @@ class Session:
         """What the request in flight has come to, for an owner whose connection broke; None when none is in flight."""
         return None if self._request is None else self._no_reply(self._request, now)
 
+    def owed_s(self, request: Request, now: float) -> float:
+        """How long a reply to an older asking of this question, from before this read began, may still come; 0 when none may."""
+        askings = self._unanswered.get(_question_of(request.address, request.message))
+        if askings is None:
+            return 0.0
+        began_at = now if request.began_at is None else request.began_at
+        older = [asked_at for asked_at in askings if asked_at < began_at]
+        return max(0.0, older[-1] + self._late_s_max - now) if older else 0.0
+
     def reset(self) -> None:
         """The connection is gone: forget the request in flight without an event; its owner knows."""
         self._framer.clear()
         self._state, self._until, self._request = _State.IDLE, None, None
         self._unanswered.clear()  # a new connection brings no old replies
+        self._recent.clear()
         self._output.clear()
 
     def take_output(self) -> list[bytes]:
@@ -271,41 +317,63 @@ class Session:
         except MessageError as error:
             self._unmatched(heard, f"DATA does not fit its function: {error}", counts=False)
             return
-        if self._state is not _State.WAITING or self._request is None:
-            late_s = self._answer_older(frame, message, before=now, now=now)
-            self._unmatched(heard, "nothing is being asked: late or doubled", late_s=late_s)
+        question = _question_of(frame.address, message)
+        is_repeat = now - self._recent.get((question, heard.wire), NEVER) < DOUBLE_S_MAX
+        request = self._request if self._state is _State.WAITING else None
+        why = "nothing is being asked: late or doubled" if request is None else _mismatch(request, frame, message)
+        if request is None or why is not None:
+            late_s = None
+            if is_repeat:
+                self._doubling_until = now + DOUBLING_S
+            else:
+                late_s = self._answer_older(question, message, before=now, now=now)
+            if late_s is not None:
+                self._remember(question, heard.wire, now)
+            self._unmatched(heard, why or "", late_s=late_s)
             return
-        why = _mismatch(self._request, frame, message)
-        if why is not None:
-            self._unmatched(heard, why, late_s=self._answer_older(frame, message, before=now, now=now))
+        began_at = self._sent_at if request.began_at is None else request.began_at
+        # Where doubles have been seen, the same frame again at once is one; elsewhere a register simply has not moved. The double of
+        # a reply that this very read got already, as after a lost part, is as good as the reply.
+        is_older = is_repeat and now < self._doubling_until and self._recent[question, heard.wire] <= began_at
+        if is_older and not request.takes_repeats:
+            del self._recent[question, heard.wire]  # an answer that really is the same is taken when it comes again
+            self._unmatched(heard, "may be the doubled reply to the last asking of the same question")
             return
-        began_at = self._sent_at if self._request.began_at is None else self._request.began_at
-        late_s = self._answer_older(frame, message, before=began_at, now=now) if self._unanswered else None
+        late_s = None
+        # A refusal names no item. It is given to an older asking once per read, or the debts of many items would eat every refusal.
+        takes_refusal = isinstance(message, Refused) and (request.takes_repeats or request.began_at is not None)
+        if self._unanswered and not takes_refusal:
+            late_s = self._answer_older(question, message, before=began_at, now=now)
         if late_s is not None:
             self._unmatched(heard, "may be the late answer to an older asking of the same question", late_s=late_s)
             return
+        self._remember(question, heard.wire, now)
+        is_first = question not in self._unanswered
+        if not is_first:  # one of several askings of this read is answered; as far as we know the last is still owed
+            askings = self._unanswered[question]
+            askings.popleft()
+            askings.append(self._sent_at)
         self._events.append(
             Replied(
-                request=self._request,
+                request=request,
                 message=message,
                 address=frame.address,
                 wire_sent=self._wire_sent,
                 wire_received=heard.wire,
                 elapsed_s=now - self._sent_at,
+                is_first=is_first,
             )
         )
         self._rest(now, pause_s=self.timing.turnaround_s)
 
-    def _answer_older(self, frame: Frame, message: Message, *, before: float, now: float) -> float | None:
+    def _answer_older(self, asked: _Question, message: Message, *, before: float, now: float) -> float | None:
         """Give a frame to the oldest asking that it may answer, made before `before` and still owed a reply.
 
         Gives how long ago that was. A refusal names no DI, so it may answer any question of its function.
         """
-        address, function, di = _question_of(frame.address, message)
+        questions = [asked]
         if isinstance(message, Refused):
-            questions = [key for key in self._unanswered if key[:2] == (address, function)]
-        else:
-            questions = [(address, function, di)]
+            questions = [key for key in self._unanswered if key[:2] == asked[:2]]
         for question in questions:
             askings = self._unanswered.get(question)
             while askings and askings[0] < now - self._late_s_max:
@@ -316,6 +384,12 @@ class Session:
             if asked_at is not None:
                 return now - asked_at
         return None
+
+    def _remember(self, question: _Question, wire: bytes, now: float) -> None:
+        """A double of this frame may follow."""
+        if len(self._recent) >= RECENT_MAX:
+            self._recent = {key: at for key, at in self._recent.items() if now - at < DOUBLE_S_MAX}
+        self._recent[question, wire] = now
 
     def _owe(self, now: float) -> None:
         """The request in flight stays unanswered: its reply may still come."""
@@ -333,22 +407,23 @@ class Session:
     def _time_out(self, now: float) -> None:
         assert self._request is not None
         self._owe(now)
+        self._events.append(self._no_reply(self._request, now))
+        self._rest(now, pause_s=self.timing.quiet_s, pause_s_max=self.timing.drain_s_max)
+
+    def _no_reply(self, request: Request, now: float) -> NoReply:
         # An echo of our own request, however it was cut into chunks, is nothing heard.
         heard = bytes(self._heard).replace(self._wire_sent.lstrip(b"\xfe"), b"")
         if self._matched_none:
             silence = Silence.UNMATCHED
         else:
             silence = Silence.CORRUPT if heard.strip(b"\xfe") else Silence.SILENT
-        self._events.append(
-            NoReply(
-                request=self._request,
-                silence=silence,
-                wire_sent=self._wire_sent,
-                heard=heard,
-                elapsed_s=now - self._sent_at,
-            )
+        return NoReply(
+            request=request,
+            silence=silence,
+            wire_sent=self._wire_sent,
+            heard=heard,
+            elapsed_s=now - self._sent_at,
         )
-        self._rest(now, pause_s=self.timing.quiet_s, pause_s_max=self.timing.drain_s_max)
 
     def _rest(self, now: float, *, pause_s: float, pause_s_max: float = 0.0) -> None:
         self._request = None

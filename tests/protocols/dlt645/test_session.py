@@ -283,7 +283,7 @@ def test_a_late_reply_that_came_while_nothing_was_asked_is_owed_no_more() -> Non
     session.tick(101.0)
     session.take_events()
     session.request(READ, 101.0)
-    session.receive(reply(), 101.2)
+    session.receive(reply(data="57341200"), 101.2)
     assert [type(event) for event in session.take_events()] == [Replied]
 
 
@@ -298,7 +298,8 @@ def test_after_the_late_window_an_old_asking_is_forgotten() -> None:
 
 
 def test_a_known_pace_shortens_the_wait() -> None:
-    session = asked(Request(METER, ReadRequest(di=TOTAL), reply_timeout_s=0.2))
+    session = Session(TIMING)
+    session.request(READ, 100.0, reply_timeout_s=0.2)
     assert session.deadline == pytest.approx(100.0 + SENT_S + 0.2)
 
 
@@ -314,3 +315,61 @@ def test_a_late_refusal_of_one_item_is_not_the_answer_for_another() -> None:
     assert event.late_s == pytest.approx(1.1)
     session.receive(reply(Di("00020000")), 101.2)
     assert [type(event) for event in session.take_events()] == [Replied]
+
+
+def doubling() -> Session:
+    """A line on which a double has been seen, idle at 100.3."""
+    session = asked(now=99.0)
+    session.receive(reply(data="99999999"), 99.2)
+    session.receive(reply(data="99999999"), 99.25)
+    session.take_events()
+    return session
+
+
+def test_where_doubles_were_seen_one_is_not_the_answer_to_the_same_question_asked_again_at_once() -> None:
+    session = doubling()
+    session.request(READ, 100.0)
+    session.receive(reply(), 100.2)
+    session.request(READ, 100.21)
+    session.receive(reply(), 100.25)  # the double; the register may have moved on since
+    session.receive(reply(data="57341200"), 100.4)
+    assert [type(event) for event in session.take_events()] == [Replied, Unmatched, Replied]
+
+
+def test_where_none_were_seen_a_register_that_has_not_moved_is_read_again_at_once() -> None:
+    session = asked(now=100.0)
+    session.receive(reply(), 100.2)
+    session.request(READ, 100.21)
+    session.receive(reply(), 100.4)
+    assert [type(event) for event in session.take_events()] == [Replied, Replied]
+
+
+def test_even_then_an_answer_that_did_not_change_is_taken_when_it_comes_again() -> None:
+    session = doubling()
+    session.request(READ, 100.0)
+    session.receive(reply(), 100.2)
+    session.request(READ, 100.21)
+    session.receive(reply(), 100.4)
+    session.tick(102.0)
+    session.tick(103.0)
+    session.request(Request(METER, READ.message, began_at=100.21), 103.0)
+    session.receive(reply(), 103.2)
+    assert [type(event) for event in session.take_events()] == [Replied, Unmatched, NoReply, Replied]
+
+
+def test_a_doubled_reply_does_not_settle_what_is_still_owed() -> None:
+    """Asked at 100 (late), again at 101 (answered, doubled); then a new read must still expect the answer of 100."""
+    session = asked(Request(METER, READ.message, began_at=100.0), now=100.0)
+    session.tick(100.0 + SENT_S + 0.5)
+    session.tick(101.0)
+    session.request(Request(METER, READ.message, began_at=100.0), 101.0)
+    session.receive(reply(data="22222222"), 101.1)
+    session.receive(reply(data="22222222"), 101.15)
+    session.take_events()
+    session.request(READ, 102.0)
+    session.receive(reply(data="11111111"), 102.1)
+    session.receive(reply(data="33333333"), 102.2)
+    last = session.take_events()[-1]
+    assert isinstance(last, Replied)
+    assert isinstance(last.message, ReadReply)
+    assert last.message.data == bytes.fromhex("33333333")
