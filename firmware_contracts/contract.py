@@ -1,10 +1,11 @@
 """What a meter model and firmware promises: data identifiers with layout, unit, sign, access and source.
 
-A contract is a TOML file: `[contract]` (protocol, maker, model, firmware, extends), `[limits]`, `[quirks]`,
-`[layouts]` (named pieces of layout, used as `<name>`), `[tables]` and `[[rows]]`; the notation of the last two is
-that of `rows`. A contract that extends another one holds the differences only: its rows answer first, its tables add
-to or replace values of the tables below it. A row without unit, layout, access or source is refused when the file is
-loaded, and so are unknown keys and two rows of one file that answer the same DI.
+A contract is a TOML file: `[contract]` (protocol, maker, model, firmware, extends), `[limits]`, `[serial]`,
+`[passwords]`, `[relay]`, `[offers]` and `[[quirks]]` (see `sections`), `[layouts]` (named pieces of layout, used as
+`<name>`), `[tables]` and `[[rows]]`; the notation of the last two is that of `rows`. A contract that extends another
+one holds the differences only: its rows answer first, its tables add to or replace values of the tables below it, its
+keys and quirks replace those of the same name. A row without unit, layout, access or source is refused when the file
+is loaded, and so are unknown keys and two rows of one file that answer the same DI.
 """
 
 import difflib
@@ -15,45 +16,27 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from firmware_contracts.errors import BadContract, UnknownContract, UnknownItem
+from firmware_contracts.errors import BadContract, NotOffered, UnknownContract, UnknownItem
 from firmware_contracts.rows import OVERRIDES, Row, Table, expand_items, expand_layout, overlap
+from firmware_contracts.sections import Limits, Offers, Passwords, QuirkRow, Quirks, Relay, Serial, quirks_from_rows
 from protocols.dlt645.items import Di, ItemSpec, Separators, fields_of, size_range
 from protocols.dlt645.layout import Kind, parse_layout
 from protocols.errors import BadText
 from protocols.values import Obis, Unit
 
-__all__ = ["Contract", "Family", "Limits", "Quirks", "load"]
+__all__ = ["Contract", "Family", "Limits", "Offers", "QuirkRow", "Quirks", "contract_names", "load"]
 
-SECTIONS = {"contract", "limits", "quirks", "layouts", "tables", "rows"}
-ABOUT = {"protocol", "maker", "model", "firmware", "description", "extends"}
+SECTIONS = {"contract", "limits", "serial", "passwords", "relay", "offers", "quirks", "layouts", "tables", "rows"}
+ABOUT = {"protocol", "maker", "model", "firmware", "description", "provenance", "extends"}
 PROTOCOLS = {"dlt645-2007": 8, "dlt645-1997": 4}  # and the number of hex digits of their DIs
+TARIFFS = "tariff"  # the table of tariff numbers: a contract's limit cuts it short
 COLUMNS = {"name", "zh", "obis", *OVERRIDES}
 FOUND_MAX = 16384  # specs kept per contract: all a fleet polls, while a scan of all DIs cannot fill the memory
-
-
-class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """read_data_max, write_data_max: bytes of DATA in one frame (DL/T 645-2007 §5.2.5: 200 and 50).
-
-    follow_up: longer replies come in several frames. tariffs: as configured in the factory, without the total.
-    """
-
-    read_data_max: int = 200
-    write_data_max: int = 50
-    follow_up: bool = True
-    tariffs: int = 4
-
-
-class Quirks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """ascii_order: how texts are sent; `detect` judges by plausibility. separators: AAH in blocks, for writing them;
-    reading accepts all three."""
-
-    ascii_order: Literal["reversed", "plain", "detect"] = "reversed"
-    separators: Literal["none", "each", "end"] = "none"
 
 
 class Family(Struct, frozen=True, kw_only=True):
@@ -90,8 +73,15 @@ class Contract:
         self.model = str(about.get("model", ""))
         self.firmware = str(about.get("firmware", ""))
         self.description = str(top.get("contract", {}).get("description", ""))
-        self.limits = _section(self._file, "limits", _merge(files, "limits"), Limits)
-        self.quirks = _section(self._file, "quirks", _merge(files, "quirks"), Quirks)
+        self.provenance = str(top.get("contract", {}).get("provenance", ""))
+        self.extends: str | None = top.get("contract", {}).get("extends")
+        self.limits: Limits = _section(self._file, "limits", _merge(files, "limits"), Limits)
+        self.serial: Serial = _section(self._file, "serial", _merge(files, "serial"), Serial)
+        self.passwords: Passwords = _section(self._file, "passwords", _merge(files, "passwords"), Passwords)
+        self.relay: Relay = _section(self._file, "relay", _merge(files, "relay"), Relay)
+        offers = _merge(files, "offers")
+        self.offers: Offers | None = _section(self._file, "offers", offers, Offers) if offers else None
+        self.quirks, self.quirk_rows = quirks_from_rows([(file, text.get("quirks", [])) for file, text in files])
         self._layouts = {layout: str(text) for layout, text in _merge(files, "layouts").items()}
         tables = {
             table: Table(self._file, table, layers, self._layouts) for table, layers in _table_layers(files).items()
@@ -110,8 +100,35 @@ class Contract:
         return Separators(self.quirks.separators)
 
     def find(self, di: Di) -> ItemSpec:
-        """What the DI means. Raises UnknownItem, naming the nearest DIs."""
-        return self._find(di.text)
+        """What the DI means. Raises UnknownItem, naming the nearest DIs, or its leaf NotOffered."""
+        spec = self._find(di.text)
+        if not self.has(di):
+            raise NotOffered(self.name, di.text, spec.name)
+        return spec
+
+    def has(self, di: Di) -> bool:
+        """Whether the contract leaves the DI in; True for all when it does not say what is offered."""
+        if self.offers is None:
+            return True
+        return self.offers.has(di.text) and not self._is_beyond_tariffs(di.text)
+
+    def _is_beyond_tariffs(self, di: str) -> bool:
+        row, values = self._row_of(di) or (None, {})
+        tariffs = [values[token] for token, table in row.tables.items() if table.name == TARIFFS] if row else []
+        return any(self.limits.tariffs < tariff < row.all_ones for tariff in tariffs) if row else False
+
+    def samples(self) -> Iterator[ItemSpec]:
+        """Few items that stand for all offered ones: each line of each table once, and the blocks of each quantity.
+
+        What [offers] names digit by digit is there as well.
+        """
+        rows = [row for layer in self._rows for row in layer]
+        dis = [row.di(values) for row in rows for values in (*row.samples(), *_block_values(row))]
+        if self.offers is not None:
+            dis += [di for di in self.offers.items if len(di) == PROTOCOLS[self.protocol] and "x" not in di]
+        for di in dict.fromkeys(dis):
+            if self.has(Di(di)):
+                yield self._find(di)  # an item that a more particular row answers comes from that one
 
     def find_obis(self, obis: Obis) -> ItemSpec:
         """The item that holds this quantity, never a block: present values before past ones, in the order of the rows.
@@ -131,6 +148,8 @@ class Contract:
         for row in (row for layer in self._rows for row in layer):
             for told in _told_values(row):
                 spec = self._find(row.di({token: min(table.columns) for token, table in row.tables.items()} | told))
+                if not self.has(spec.di):
+                    continue
                 units = dict.fromkeys(field.unit.value for field in fields_of(spec) if field.unit and field.unit.value)
                 differs = any(row.differs(token) for token in row.placeholders if token not in told)
                 yield Family(
@@ -169,19 +188,30 @@ class Contract:
                     used.setdefault(row.tables[token].name, set()).add(column)
             for values in row.samples():
                 self._resolve(row.di(values))
+        self._check_offers()
         for name, table in tables.items():
             for columns in table.columns.values():
                 _known(self._file, f"tables.{name}", columns, used[name])
 
+    def _check_offers(self) -> None:
+        """A pattern that fits no item is a slip of the pen, and would promise nothing."""
+        for pattern in self.offers.items + self.offers.left_out if self.offers else ():
+            if not any(row.may_answer(pattern) for layer in self._rows for row in layer):
+                raise BadContract(self._file, "offers", f"{pattern!r} fits no item of the contract")
+
     def _resolve(self, di: str) -> ItemSpec:
-        for row in self._by_first.get(int(di[: 2 if len(di) == 8 else 1], 16), ()):
-            values = row.match(di)
-            if values is not None:
-                return self._spec(row, values)
+        if (found := self._row_of(di)) is not None:
+            return self._spec(*found)
         same_length = [row for layer in self._rows for row in layer if len(row.pattern) == len(di)]
         near = sorted({row.nearest(di) for row in same_length})[:3]
         names = (f"{candidate} ({self._find(candidate).name})" for _, candidate in near)
         raise UnknownItem(self.name, di, list(names))
+
+    def _row_of(self, di: str) -> tuple[Row, dict[str, int]] | None:
+        for row in self._by_first.get(int(di[: 2 if len(di) == 8 else 1], 16), ()):
+            if (values := row.match(di)) is not None:
+                return row, values
+        return None
 
     def _spec(self, row: Row, values: dict[str, int]) -> ItemSpec:
         di = row.di(values)
@@ -262,7 +292,7 @@ class Contract:
             for values in row.combinations() if _has_own_obis(row) else ():
                 spec = self._find(row.di(values))
                 found += [(field.obis.text, spec.di.text) for field in fields_of(spec) if field.obis]
-        return reversed(found)
+        return reversed([(obis, di) for obis, di in found if self.has(Di(di))])
 
 
 @lru_cache(maxsize=256)
@@ -298,7 +328,7 @@ def _read(name: str) -> Mapping[str, Any]:
             text = _own(name).read_text(encoding="utf-8")
         return tomllib.loads(text)
     except OSError as error:
-        raise UnknownContract(name, _names()) from error
+        raise UnknownContract(name, contract_names()) from error
     except tomllib.TOMLDecodeError as error:
         raise BadContract(name, "", f"is not TOML: {error}") from error
 
@@ -306,11 +336,12 @@ def _read(name: str) -> Mapping[str, Any]:
 def _own(name: str) -> Any:
     folder = resources.files("firmware_contracts")
     if not re.fullmatch(r"\w+(?:/[\w.-]+)+", name) or ".." in name:
-        raise UnknownContract(name, _names())
+        raise UnknownContract(name, contract_names())
     return folder.joinpath(f"{name}.toml")
 
 
-def _names() -> list[str]:
+def contract_names() -> list[str]:
+    """Names of the contracts that come with the package."""
     found = []
     for folder in resources.files("firmware_contracts").iterdir():
         if folder.is_dir():
@@ -365,6 +396,14 @@ def _told_values(row: Row) -> Iterator[dict[str, int]]:
     told = [token for token in row.placeholders if ".." not in "".join(row.tables[token].keys)]
     for chosen in itertools.product(*(sorted(row.tables[token].columns) for token in told)):
         yield dict(zip(told, chosen, strict=True))
+
+
+def _block_values(row: Row) -> Iterator[dict[str, int]]:
+    """Every block of every quantity, the other placeholders at their lowest."""
+    for token in row.blocks:
+        for told in _told_values(row):
+            lowest = {other: min(table.columns) for other, table in row.tables.items()}
+            yield lowest | told | {token: row.all_ones}
 
 
 def _has_own_obis(row: Row) -> bool:

@@ -4,11 +4,12 @@ ContractError
 ├── UnknownContract     no such contract; names those there are
 ├── BadContract         a file that is no contract: says file, row and what is missing
 └── UnknownItem         the contract has no such DI or OBIS code; names the nearest it has
+    └── NotOffered      the contract says that this meter does not have the item
 """
 
 from collections.abc import Sequence
 
-__all__ = ["BadContract", "ContractError", "UnknownContract", "UnknownItem"]
+__all__ = ["BadContract", "ContractError", "NotOffered", "UnknownContract", "UnknownItem"]
 
 
 class ContractError(Exception):
@@ -40,3 +41,9 @@ class UnknownItem(ContractError, LookupError):
         self.contract = contract
         self.asked = asked
         self.near = tuple(near)
+
+
+class NotOffered(UnknownItem):
+    def __init__(self, contract: str, asked: str, name: str) -> None:
+        super().__init__(contract, asked, ())
+        self.args = (f"{contract} has no {asked} ({name}): its section [offers] leaves it out",)

@@ -274,6 +274,17 @@ class Row:
             if token in self.blocks:
                 yield {**first, token: self.all_ones}
 
+    def may_answer(self, beginning: str) -> bool:
+        """Can a DI that begins so, x for any digit, be one of this row's?"""
+        if len(beginning) > len(self.pattern):
+            return False
+        padded = beginning.ljust(len(self.pattern), "x")
+        wanted = [padded[at : at + self.width] for at in range(0, len(padded), self.width)]
+        return all(
+            any(_fits(f"{value:0{self.width}X}", digits) for value in allowed)
+            for digits, allowed in zip(wanted, self.allowed, strict=True)
+        )
+
     def _allowed(self, token: str) -> frozenset[int]:
         if token not in self.tables:
             return frozenset({int(token, 16)})
@@ -294,6 +305,10 @@ class Row:
             tuple(abs(a - b) for a, b in zip(given, chosen, strict=True)),
             "".join(f"{value:0{self.width}X}" for value in chosen),
         )
+
+
+def _fits(digits: str, pattern: str) -> bool:
+    return all(wanted in ("x", digit) for wanted, digit in zip(pattern, digits, strict=True))
 
 
 def expand_layout(text: str, layouts: Mapping[str, str]) -> str:

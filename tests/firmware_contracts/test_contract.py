@@ -102,7 +102,8 @@ def test_extension_holds_differences_only(tmp_path: Path) -> None:
     contract = _load(
         tmp_path,
         f'{HEAD}extends = "dlt645/base_2007"\nmaker = "Acme"\n[limits]\ntariffs = 8\n'
-        '[quirks]\nascii_order = "plain"\nseparators = "each"\n'
+        '[[quirks]]\nname = "ascii_order"\nvalue = "plain"\nsource = "seen"\n'
+        '[[quirks]]\nname = "separators"\nvalue = "each"\nsource = "seen"\n'
         '[tables.phase]\n"03" = { name = "phase C, inverted", zh = "C", u = "72", i = "71" }\n'
         + ROW.replace("XXXXXX.XX", "XXXXXXX.X"),
     )
@@ -176,7 +177,7 @@ def test_two_rows_for_one_item_are_refused(tmp_path: Path) -> None:
         ("", "section missing"),
         ("rows = 3\n" + HEAD, r"expected [[rows]]"),
         (HEAD + "[limits]\nread_data = 200\n", "unknown field `read_data`"),
-        (HEAD + "[quirks]\nascii_order = 'upside-down'\n", "upside-down"),
+        (HEAD + "[quirks]\nascii_order = 'plain'\n", "expected rows: [[quirks]]"),
         (HEAD + "[items]\n", "unknown key items"),
         (HEAD + "colour = 'red'\n", "unknown key colour"),
         (HEAD + "[tables.phase]\n'0G' = { name = 'x' }\n", "expected a hex value or a range"),
