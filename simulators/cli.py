@@ -11,9 +11,10 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -23,14 +24,18 @@ from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 
-from firmware_contracts.contract import load
+from firmware_contracts.contract import Contract, load
+from firmware_contracts.errors import ContractError
 from protocols.errors import BadAddress
 from protocols.values import MeterAddress
 from simulators.dlt645_bus import Dlt645Bus
 from simulators.dlt645_meter import Dlt645Meter
+from simulators.fault_file import FaultFile, struck_on
+from simulators.faults import BadFaults
 from simulators.line import PtyPort, SimulatedLine, serve_pty, serve_tcp
 from simulators.load_curve import Kind
 from simulators.meter import MeterModel
+from simulators.quirks import BadQuirk, MeterQuirks, parse_quirks
 
 __all__ = ["app", "main"]
 
@@ -54,7 +59,9 @@ class Street(Struct, frozen=True, kw_only=True):
     lines: list[list[MeterAddress]]
     seed: int
     baud: int | None
-    edition: Edition
+    contract: Contract
+    quirks: MeterQuirks
+    faults: Path | None
     timezone: ZoneInfo
     as_json: bool
 
@@ -73,7 +80,10 @@ def dlt645(
     first_address: Annotated[str, typer.Option(help="12 digits; the others count up from it.")] = "000000000001",
     lines: Annotated[int, typer.Option(help="Spread the meters over so many lines; ports count up from --listen.")] = 1,
     baud: Annotated[int | None, typer.Option(help="Bytes take the time they would take at this rate.")] = None,
-    dialect: Annotated[Edition, typer.Option(help="Edition of DL/T 645 the meters speak.")] = Edition.V2007,
+    dialect: Annotated[Edition | None, typer.Option(help="Edition of DL/T 645 the meters speak; 2007.")] = None,
+    contract: Annotated[str, typer.Option(help="The contract they play, instead of the edition's base.")] = "",
+    quirk: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, such as preamble=0; may be repeated.")] = None,
+    faults: Annotated[Path | None, typer.Option(help="TOML file of faults; read again when it changes.")] = None,
     timezone: Annotated[str, typer.Option(help="Where the meters' clocks are.")] = "Asia/Shanghai",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line on standard output.")] = False,
 ) -> None:
@@ -87,7 +97,9 @@ def dlt645(
         lines=_addresses(first_address, meters, lines),
         seed=seed,
         baud=_rate(baud),
-        edition=dialect,
+        contract=(played := _contract(contract, dialect)),
+        quirks=_quirks(played, quirk or []),
+        faults=faults,
         timezone=_zone(timezone),
         as_json=as_json,
     )
@@ -134,39 +146,68 @@ async def _serve(street: Street) -> None:
         # Wall time at the start, then monotonic: a corrected host clock must not make registers run backwards.
         return began + timedelta(seconds=time.monotonic() - began_s)
 
-    with ExitStack() as stack:
-        places = []
+    async with AsyncExitStack() as stack:
+        places, buses = [], []
         for index, addresses in enumerate(street.lines):
             bus = _bus(street, addresses, sum(len(line) for line in street.lines[:index]), began)
+            buses.append(bus)
             line = SimulatedLine(bus, now, baud=street.baud)
             stack.callback(line.close)
             places.append((await _open(street, line, index, stack), addresses))
+        if street.faults is not None:
+            await stack.enter_async_context(_faults(street.faults, began, buses))
         _announce(street, places)
         await stop.wait()
 
 
+@asynccontextmanager
+async def _faults(path: Path, began: datetime, buses: list[Dlt645Bus]) -> AsyncIterator[None]:
+    """The file in force, and followed until the end; then what it did."""
+
+    def report(sentence: str) -> None:
+        errors.print(f"meter-sim: {sentence}", markup=False, soft_wrap=True)
+
+    file = FaultFile(path, began, buses, report)
+    try:
+        file.load()
+    except (BadFaults, OSError) as error:
+        raise _cannot(str(error)) from error
+    if hasattr(signal, "SIGHUP"):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, file.reload)
+    following = asyncio.create_task(file.follow())
+    try:
+        yield
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        report(f"faults struck: {struck_on(buses)}")
+
+
 def _bus(street: Street, addresses: list[MeterAddress], before: int, began: datetime) -> Dlt645Bus:
-    contract = load(f"dlt645/base_{street.edition.value}")
     meters = []
     for index, address in enumerate(addresses, before):
         model = MeterModel(
             address,
             seed=street.seed * 1_000_003 + index,
-            kind=_kind(index),
+            kind=_kind(index, street.contract),
             timezone=street.timezone,
             clock_set_at=began,
         )
-        meters.append(Dlt645Meter(model, contract))
+        meters.append(Dlt645Meter(model, street.contract, quirks=street.quirks))
     return Dlt645Bus(meters)
 
 
-def _kind(index: int) -> Kind:
-    """Of twenty customers sixteen are households, three shops and one a factory."""
+def _kind(index: int, contract: Contract) -> Kind:
+    """Of twenty customers sixteen are households, three shops and one a factory, as far as the meter fits them."""
     place = index % 20
+    if contract.limits.phases == 1:
+        return Kind.SHOP if place >= 16 else Kind.HOUSEHOLD
+    if contract.offers is not None:
+        return Kind.FACTORY  # it promises three phases
     return Kind.FACTORY if place == 19 else Kind.SHOP if place >= 16 else Kind.HOUSEHOLD
 
 
-async def _open(street: Street, line: SimulatedLine, index: int, stack: ExitStack) -> str:
+async def _open(street: Street, line: SimulatedLine, index: int, stack: AsyncExitStack) -> str:
     """The URL under which the line can be reached."""
     if street.host is None:
         try:
@@ -194,7 +235,7 @@ def _announce(street: Street, places: list[tuple[str, list[MeterAddress]]]) -> N
             print(json.dumps({"url": url, "protocol": "dlt645", "meters": [str(address) for address in addresses]}))
         sys.stdout.flush()
         return
-    table = Table(title=f"DL/T 645-{street.edition.value} meters, seed {street.seed}")
+    table = Table(title=f"{street.contract.name} meters, seed {street.seed}")
     for column in ("line", "meters", "first address", "last address"):
         table.add_column(column, overflow="fold")
     for url, addresses in places:
@@ -264,6 +305,23 @@ def _zone(name: str) -> ZoneInfo:
         raise typer.BadParameter(
             f"{name!r} is no time zone, expected a name such as Asia/Shanghai", param_hint="--timezone"
         ) from error
+
+
+def _contract(name: str, dialect: Edition | None) -> Contract:
+    try:
+        contract = load(name or f"dlt645/base_{(dialect or Edition.V2007).value}")
+    except ContractError as error:
+        raise typer.BadParameter(str(error), param_hint="--contract") from error
+    if dialect is not None and contract.protocol != f"dlt645-{dialect.value}":
+        raise typer.BadParameter(f"{contract.name} speaks {contract.protocol}", param_hint="--dialect")
+    return contract
+
+
+def _quirks(contract: Contract, given: list[str]) -> MeterQuirks:
+    try:
+        return parse_quirks(contract, given)
+    except BadQuirk as error:
+        raise typer.BadParameter(str(error), param_hint="--quirk") from error
 
 
 def _cannot(problem: str) -> typer.Exit:

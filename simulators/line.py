@@ -22,7 +22,13 @@ UNREAD_MAX = 65_536
 
 
 class Bus(Protocol):
-    """What hangs on a line. Monotonic seconds drive it, true time is for what the meters measure."""
+    """What hangs on a line. Monotonic seconds drive it, true time is for what the meters measure.
+
+    byte_s: how long a byte takes on the wire, 0 for no time. on_wake: called when `deadline` has moved by itself.
+    """
+
+    byte_s: float
+    on_wake: Callable[[], None] | None
 
     @property
     def deadline(self) -> float | None: ...
@@ -48,11 +54,15 @@ class SimulatedLine:
         self.reachable = True
         self._now = now
         self._byte_s = 0.0 if baud is None else BITS_PER_BYTE / baud
+        bus.byte_s = self._byte_s
+        bus.on_wake = self._wake
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._to_meters_free_at = 0.0
         self._to_master_free_at = 0.0
         self._listeners: dict[object, Callable[[bytes], None]] = {}
         self._transports: list[LineTransport] = []
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = 0.0
 
     async def connect(self, protocol: asyncio.Protocol) -> "LineTransport":
         """Attach a master in memory. Raises ConnectionRefusedError while the line is not reachable."""
@@ -71,6 +81,8 @@ class SimulatedLine:
     def attach(self, key: object, hear: Callable[[bytes], None]) -> None:
         """From now on `hear` gets what the meters send."""
         self._listeners[key] = hear
+        self._loop = asyncio.get_running_loop()
+        self._set_timer()
 
     def detach(self, key: object) -> None:
         self._listeners.pop(key, None)
@@ -92,7 +104,12 @@ class SimulatedLine:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._loop = None
         self._listeners.clear()
+
+    def _wake(self) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._set_timer()
 
     def _reach_meters(self, chunk: bytes) -> None:
         self.bus.receive(chunk, asyncio.get_running_loop().time(), self._now())
@@ -109,12 +126,12 @@ class SimulatedLine:
     def _set_timer(self) -> None:
         deadline = self.bus.deadline
         if self._timer is not None:
-            if self._timer.when() == deadline:
+            if self._timer_at == deadline:
                 return
             self._timer.cancel()
             self._timer = None
-        if deadline is not None:
-            self._timer = asyncio.get_running_loop().call_at(deadline, self._tick)
+        if deadline is not None and self._loop is not None:
+            self._timer, self._timer_at = self._loop.call_at(deadline, self._tick), deadline
 
     def _reply(self, wire: bytes, loop: asyncio.AbstractEventLoop) -> None:
         chunks = [bytes([byte]) for byte in wire] if self.byte_by_byte else [wire]

@@ -118,7 +118,7 @@ class LoadCurve:
         day, second = self._split(at)
         shape = self._shape(day)
         index = bisect_right(shape.starts, second) - 1
-        return Power(self._by_phase(shape.watts[index]), self._by_phase(shape.vars[index]))
+        return Power(self.by_phase(shape.watts[index]), self.by_phase(shape.vars[index]))
 
     def energy(self, start: datetime, end: datetime) -> Energies:
         """What flowed in [start, end). Any split adds up exactly; swapped bounds give the negative."""
@@ -147,7 +147,8 @@ class LoadCurve:
     def _split(self, at: datetime) -> tuple[int, int]:
         return divmod((at - EPOCH) // SECOND + self.utc_offset_s, DAY_S)
 
-    def _by_phase(self, amount: int) -> tuple[int, ...]:
+    def by_phase(self, amount: int) -> tuple[int, ...]:
+        """The share of each phase; together the whole."""
         parts = [amount * share // 1000 for share in self._shares]
         return (*parts, amount - sum(parts))
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -124,6 +125,54 @@ def test_people_get_a_table_with_the_address_of_each_line() -> None:
         assert process.returncode == 0
 
 
+def heard_on(handle: int, request: bytes, seconds: float) -> list[Heard]:
+    os.write(handle, request)
+    framer, deadline = Framer(), time.monotonic() + seconds
+    found: list[Heard] = []
+    while not found and time.monotonic() < deadline:
+        if select.select([handle], [], [], 0.1)[0]:
+            found += [one for one in framer.receive(os.read(handle, 4096), 0.0) if isinstance(one, Heard)]
+    return found
+
+
+@POSIX
+def test_faults_of_a_running_process_follow_their_file(tmp_path: Path) -> None:
+    file = tmp_path / "faults.toml"
+    file.write_text('[[faults]]\nkind = "silence"\n')
+    request = m.encode(m.ReadRequest(di=Di("00010000")), "000000000001").to_bytes(4)
+    options = ("--faults", str(file), "--quirk", "reply_delay_s=0.02", "--json")
+    with simulator("--pty", *options) as process:
+        url = str(line_of(process)["url"])
+        assert process.stderr is not None
+        handle = os.open(url.removeprefix("serial://").partition("?")[0], os.O_RDWR | os.O_NOCTTY)
+        try:
+            assert heard_on(handle, request, 0.5) == []
+            file.write_text('[[faults]]\nkind = "wrong-address"\naddress = "000000000042"\n')
+            assert "1 faults; struck so far: silence 1" in process.stderr.readline()
+            assert [heard.frame.address for heard in heard_on(handle, request, 5)] == ["000000000042"]
+            file.write_text("[[faults]]\nkind = 3\n")
+            assert "the faults stay as they were" in process.stderr.readline()
+            assert [heard.frame.address for heard in heard_on(handle, request, 5)] == ["000000000042"]
+            process.send_signal(signal.SIGHUP)
+            assert "the faults stay as they were" in process.stderr.readline()
+        finally:
+            os.close(handle)
+        process.send_signal(signal.SIGTERM)
+        rest, problems = process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert rest == ""
+        assert "faults struck: silence 1, wrong-address 2" in problems
+
+
+@POSIX
+def test_meters_play_the_contract_they_are_given() -> None:
+    options = ("--contract", "dlt645/base_1997", "--quirk", "preamble=1", "--json")
+    with simulator("--listen", "tcp://127.0.0.1:0", *options) as process:
+        port = int(str(line_of(process)["url"]).rpartition(":")[2])
+        (heard,) = ask(m.encode(m.ReadRequest(di=Di("9010")), "000000000001").to_bytes(4), port)
+        assert isinstance(m.decode(heard.frame), m.ReadReply)
+
+
 def test_a_port_in_use_is_said_and_ends_with_two() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -143,6 +192,10 @@ def test_a_port_in_use_is_said_and_ends_with_two() -> None:
         (["--timezone", "Mars/Olympus"], "no time zone"),
         (["--dialect", "2020"], "2007"),
         (["--pty"], "exclude each other"),
+        (["--contract", "dlt645/none"], "no contract"),
+        (["--contract", "dlt645/base_1997", "--dialect", "2007"], "speaks dlt645-1997"),
+        (["--quirk", "speed=9"], "no quirk speed"),
+        (["--faults", "/nowhere/faults.toml"], "No such file"),
     ],
 )
 def test_bad_arguments_are_said_and_end_with_two(arguments: list[str], said: str) -> None:

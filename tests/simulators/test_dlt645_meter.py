@@ -22,38 +22,6 @@ VECTORS = Path(__file__).parents[1] / "vectors" / "dlt645_vectors.jsonl"
 
 # ------------------------------------------------------------------------------------------------ published frames
 
-# Constructed from the standard's text, not captured: meter 123456789012, password 000000, operator 01020304.
-CONSTRUCTED = {
-    "instant freeze, broadcast": ("68 99 99 99 99 99 99 68 16 04 CC CC CC CC B0 16", ""),
-    "daily freeze at 00:30": ("68 12 90 78 56 34 12 68 16 04 63 33 CC CC CE 16", "68 12 90 78 56 34 12 68 96 00 1C 16"),
-    "change level-4 password": (
-        "68 12 90 78 56 34 12 68 18 0C 38 3F 33 37 37 33 33 33 37 44 44 44 5E 16",
-        "68 12 90 78 56 34 12 68 98 04 37 44 44 44 25 16",
-    ),
-    "clear meter": (
-        "68 12 90 78 56 34 12 68 1A 08 35 33 33 33 34 35 36 37 4C 16",
-        "68 12 90 78 56 34 12 68 9A 00 20 16",
-    ),
-    "clear all events": (
-        "68 12 90 78 56 34 12 68 1B 0C 35 33 33 33 34 35 36 37 32 32 32 32 19 16",
-        "68 12 90 78 56 34 12 68 9B 00 21 16",
-    ),
-    "clear cover events": (
-        "68 12 90 78 56 34 12 68 1B 0C 35 33 33 33 34 35 36 37 32 40 63 36 5C 16",
-        "68 12 90 78 56 34 12 68 9B 00 21 16",
-    ),
-    "second pulse output": ("68 12 90 78 56 34 12 68 1D 01 33 D7 16", "68 12 90 78 56 34 12 68 9D 01 33 57 16"),
-    "set address": ("68 AA AA AA AA AA AA 68 15 06 45 C3 AB 89 67 45 CF 16", "68 12 90 78 56 34 12 68 95 00 1B 16"),
-}
-
-
-@pytest.mark.parametrize("name", CONSTRUCTED)
-def test_constructed_frames_get_their_replies_byte_for_byte(name: str) -> None:
-    request, reply = (bytes.fromhex(text) for text in CONSTRUCTED[name])
-    device = meter(address="000000000007" if name == "set address" else ADDRESS)
-    answer = device.receive(Frame.from_bytes(request), NOW)
-    assert (b"" if answer is None else answer.to_bytes()) == reply
-
 
 def test_rate_change_is_confirmed_with_the_same_word_or_refused() -> None:
     device = meter(baud=9600)
@@ -324,25 +292,6 @@ def test_reply_delays_are_seeded_and_within_the_standard() -> None:
     assert delays == [meter(seed=seed).reply_delay_s for seed in range(100)]
     assert min(delays) >= 0.02
     assert 0.3 < max(delays) <= 0.5
-
-
-@pytest.mark.parametrize("preamble", [0, 1, 4])
-def test_replies_carry_as_many_wake_up_bytes_as_set(preamble: int) -> None:
-    device = meter(preamble=preamble)
-    reply = device.receive(m.encode(m.ReadAddressRequest(), WILDCARD), NOW)
-    assert reply is not None
-    assert device.to_wire(reply) == b"\xfe" * preamble + reply.to_bytes()
-
-
-def test_separators_follow_every_item_of_a_block_when_the_contract_says_so(tmp_path: Path) -> None:
-    contract = tmp_path / "quirky.toml"
-    contract.write_text('[contract]\nextends = "dlt645/base_2007"\n[quirks]\nseparators = "each"\n', encoding="utf-8")
-    device = meter(contract=str(contract))
-    reply = ask(device, m.ReadRequest(di=Di("0001FF00")))
-    assert isinstance(reply, m.ReadReply)
-    assert len(reply.data) == 5 * 5
-    assert reply.data[4::5] == b"\xaa" * 5
-    assert contents(device, "0001FF00") == contents(meter(), "0001FF00")
 
 
 # ------------------------------------------------------------------------------------------------ anything else

@@ -20,7 +20,7 @@ from tests.simulators.bench import ADDRESS, HOUR, NOW, WRITER, ask, contents, me
 @pytest.mark.parametrize("edition", ["2007", "1997"])
 def test_every_fixed_parameter_fits_its_row_in_the_contract(kind: Kind, edition: str) -> None:
     device = meter(kind, edition=edition)
-    for di in device.items._fixed:
+    for di in device.items.parameters.fixed:
         assert read(device, di), di
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from protocols.values import MeterAddress
 from simulators.load_curve import Kind, Quantity, total
-from simulators.meter import MeterModel, RelayRefused
+from simulators.meter import MeterModel
+from simulators.relay import RelayRefused
 
 NOW = datetime(2025, 6, 17, 3, 30, tzinfo=UTC)  # 11:30 on a Tuesday in Shanghai
 HOUR = timedelta(hours=1)
@@ -104,7 +105,7 @@ def test_a_timed_trip_restores_by_itself() -> None:
     assert not model.relay_open(NOW + timedelta(minutes=30))
     model.open_relay(NOW + HOUR, restore_after=timedelta(minutes=30), restore_permits=True)
     assert model.relay_open(NOW + 2 * HOUR)
-    assert model.close_permitted
+    assert model.relay.close_permitted
 
 
 def test_a_protected_supply_refuses_to_open_and_protecting_closes() -> None:
