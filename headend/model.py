@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from protocols.values import Unit
 
-__all__ = ["Event", "Item", "MeterRecord", "Quality", "Read"]
+__all__ = ["Event", "Item", "MeterClock", "MeterRecord", "Quality", "Read", "SlotState"]
 
 
 class Quality(enum.Enum):
@@ -37,7 +37,8 @@ class Read(Struct, frozen=True, kw_only=True):
     received_at: head-end wall clock, UTC.
     source: contract row that gave layout and scale, "dlt645/base_2007:00010000".
     revision: 0 first; a correction of the same meter, quantity and interval end counts up.
-    reason: of a missing read: silent | corrupt | unmatched | refused | not-measured | line-down | stopped | overrun | unsupported.
+    reason: of a missing read: silent | corrupt | unmatched | refused | not-measured | line-down | stopped | overrun | unsupported
+    | meter-has-no-data | meter-clock-off | ambiguous-time (the last three: back-filling found out that there is nothing to get).
     occurred_at: when a maximum demand happened, meter clock, UTC; None for everything else.
 
     The store and the feed keep times to the millisecond. Raises ValueError.
@@ -78,6 +79,14 @@ class Read(Struct, frozen=True, kw_only=True):
         for moment in (self.read_at, self.received_at, self.occurred_at):
             if moment is not None and moment.tzinfo is None:
                 raise ValueError(f"read of {self.meter} {self.obis}: expected aware times, found {moment!r}")
+
+
+class SlotState(Struct, frozen=True):
+    """What the store has of one interval end of one channel. reason: of a missing read; "" when there is an amount."""
+
+    slot: datetime
+    revision: int
+    reason: str
 
 
 class Event(Struct, frozen=True, kw_only=True):
@@ -122,3 +131,26 @@ class MeterRecord(Struct, frozen=True, kw_only=True):
     contract: str
     plan: str
     protocol: str
+
+
+class MeterClock(Struct, frozen=True, kw_only=True):
+    """What is known of one meter's clock. Offsets: seconds, the meter minus us, positive is fast.
+
+    drift_ppm: since the measurement before; None when there is none, it is too recent, or a correction lies between.
+    corrected_at: when we last set it; `offset_before_s` is what its records from before that are off by. None: never.
+    written_at: when we last tried to write it (not by broadcast). None: never.
+    """
+
+    measured_at: datetime
+    offset_s: float
+    uncertainty_s: float
+    drift_ppm: float | None = None
+    corrected_at: datetime | None = None
+    offset_before_s: float = 0.0
+    written_at: datetime | None = None
+
+    def offset_at(self, moment: datetime) -> float:
+        """What a label that the meter wrote at `moment` is off by."""
+        if self.corrected_at is not None and moment < self.corrected_at:
+            return self.offset_before_s
+        return self.offset_s

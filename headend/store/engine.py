@@ -1,16 +1,26 @@
 """Connections and their transactions. Only here is known which database it is; only here are its errors heard."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, Table, create_engine, event, insert, make_url
 from sqlalchemy.exc import ArgumentError, DataError, SQLAlchemyError
 
 from headend.errors import ConfigError, ItemRefused, StoreUnavailable
 
-__all__ = ["connect", "reading", "writing"]
+__all__ = ["connect", "insert_rows", "prepared_file", "reading", "writing"]
 
+# Many rows per statement, because sqlite3 gives up the interpreter's lock several times per execution, and a busy event loop gives
+# it back only after the switch interval: row by row, the commits of a head-end at work starved. Few sizes, because each is a
+# statement kept prepared: 500 rows of `reads` are 6,000 parameters (SQLite allows 32,766) and half a megabyte.
+_ROWS_PER_STATEMENT = (500, 100, 20, 4, 1)
+CHECKPOINT_PAGES = (
+    4000  # 16 MB: pages that several groups change reach the database file once; at most this is read after a crash
+)
 BUSY_TIMEOUT_S = 10.0  # a command-line tool or a checkpoint may hold the file for a moment; longer is an alarm
 
 
@@ -35,6 +45,20 @@ def connect(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Engine:
     return engine
 
 
+def prepared_file(url: str) -> Path | None:
+    """Where the store's SQLite file is or will be, its folder made; None for a server. Raises StoreUnavailable."""
+    if not url.startswith("sqlite:///"):
+        return None
+    path = Path(url.removeprefix("sqlite:///"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreUnavailable(
+            f"the store's folder {path.parent} cannot be made: {error.strerror}; choose another `store` in [headend]"
+        ) from error
+    return path
+
+
 @contextmanager
 def reading(engine: Engine, doing: str) -> Iterator[Connection]:
     """One consistent view. Raises StoreUnavailable."""
@@ -47,6 +71,28 @@ def writing(engine: Engine, doing: str) -> Iterator[Connection]:
     """One transaction: everything durable at the end of the block, or nothing. Raises StoreUnavailable, ItemRefused."""
     with _translated(doing), engine.execution_options(headend_writes=True).begin() as connection:
         yield connection
+
+
+def insert_rows(connection: Connection, table: Table, values: Sequence[Any]) -> None:
+    """Insert whole rows, all columns in the table's order; `values` has row after row without nesting."""
+    width = len(table.columns)
+    if connection.dialect.name != "sqlite":
+        names = table.columns.keys()
+        rows = [dict(zip(names, values[at : at + width], strict=True)) for at in range(0, len(values), width)]
+        connection.execute(insert(table), rows)
+        return
+    at = 0
+    while at < len(values):
+        size = next(size for size in _ROWS_PER_STATEMENT if size * width <= len(values) - at)
+        connection.exec_driver_sql(_insert_text(table.name, width, size), tuple(values[at : at + size * width]))
+        at += size * width
+
+
+@cache  # as many as there are tables and sizes
+def _insert_text(table: str, width: int, rows: int) -> str:
+    row = f"({','.join('?' * width)})"
+    # An error ends the whole transaction anyway; OR FAIL spares SQLite the copies that undo a single statement.
+    return f"INSERT OR FAIL INTO {table} VALUES {','.join([row] * rows)}"
 
 
 @contextmanager
@@ -76,7 +122,7 @@ def _prepare_sqlite(engine: Engine, busy_timeout_s: float) -> None:
                 f"{mode}; put the store on a local disk"
             )
         connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
 
     @event.listens_for(engine, "begin")
     def on_begin(connection: Connection) -> None:

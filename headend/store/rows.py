@@ -1,4 +1,4 @@
-"""Reads as rows and back. Pure."""
+"""Reads from rows, and the numbers that stand for times and qualities. Pure."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -8,7 +8,7 @@ from typing import Any
 from headend.model import Quality, Read
 from protocols.values import Unit
 
-__all__ = ["epoch_ms", "epoch_s", "from_epoch_ms", "quality_bits", "read_from_row", "row_from_read"]
+__all__ = ["epoch_ms", "epoch_s", "from_epoch_ms", "from_epoch_s", "quality_bits", "read_from_row"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
@@ -39,37 +39,15 @@ def from_epoch_ms(stored: int) -> datetime:
     return _EPOCH + timedelta(milliseconds=stored)
 
 
+def from_epoch_s(stored: int) -> datetime:
+    return _EPOCH + timedelta(seconds=stored)
+
+
 def quality_bits(quality: tuple[Quality, ...]) -> int:
     bits = _bits_of.get(quality)
     if bits is None:
         bits = _bits_of[quality] = sum(QUALITY_BITS[one] for one in set(quality))
     return bits
-
-
-def row_from_read(
-    read: Read,
-    *,
-    channel: int,
-    slot: int,
-    unit: str | None,
-    source: int,
-    sequence: int,
-) -> dict[str, Any]:
-    """unit: None when it is the channel's own."""
-    return {
-        "channel": channel,
-        "slot": slot,
-        "revision": read.revision,
-        "amount": None if read.amount is None else str(read.amount),
-        "unit": unit,
-        "read_at": None if read.read_at is None else epoch_ms(read.read_at),
-        "received_at": epoch_ms(read.received_at),
-        "quality": quality_bits(read.quality),
-        "reason": read.reason or None,
-        "source": source,
-        "sequence": sequence,
-        "occurred_at": None if read.occurred_at is None else epoch_ms(read.occurred_at),
-    }
 
 
 def read_from_row(row: Sequence[Any]) -> Read:

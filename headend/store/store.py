@@ -6,35 +6,25 @@ numbers are given inside the one write transaction, a number exists exactly when
 gap, and never a lower number after a higher one.
 """
 
-import threading
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
-from typing import Any
 
-from msgspec import Struct
-from sqlalchemy import Connection, func, insert, select, tuple_
+from sqlalchemy import bindparam, func, select
 
-from headend.errors import ItemRefused, StoreUnavailable
-from headend.feed.envelope import encode_event, encode_read
-from headend.model import Item, MeterRecord, Read
-from headend.store import registry
-from headend.store.engine import BUSY_TIMEOUT_S, connect, reading, writing
+from headend.model import Item, MeterClock, MeterRecord, Read, SlotState
+from headend.store import clocks, registry
+from headend.store.commits import LAST, Commits
+from headend.store.engine import BUSY_TIMEOUT_S, connect, prepared_file, reading
 from headend.store.migrate import migrate
-from headend.store.rows import epoch_s, read_from_row, row_from_read
+from headend.store.rows import epoch_s, from_epoch_s, read_from_row
 from headend.store.tables import channels, feed_batches, reads, sources
 
 __all__ = ["Store", "open_store"]
 
-BATCH_MAX = 1000  # events per row: a reader that wants one event unpacks at most half a megabyte
-COMPRESSION = 1  # zlib's fastest; the events repeat each other so much that higher levels gain little
 _ROWS_AT_ONCE = 32  # batches fetched per question, so that a long pull does not hold the whole feed in memory
-_KEYS_AT_ONCE = 500  # read keys per question; databases limit the number of parameters
+_METERS_AT_ONCE = 500  # per question; databases limit the number of parameters
 
-_Key = tuple[int, int, int]  # channel, slot, revision
-
-_LAST = select(feed_batches.c.first + feed_batches.c.count - 1).order_by(feed_batches.c.first.desc()).limit(1)
 _HIGHEST = select(func.max(reads.c.slot)).where(reads.c.channel == channels.c.id).scalar_subquery()
 _CHANNELS = select(channels.c.meter, channels.c.obis, channels.c.id, channels.c.unit, _HIGHEST)
 _READS = (
@@ -56,27 +46,15 @@ _READS = (
     .join(sources, reads.c.source == sources.c.id)
 )
 
-
-class _Known(Struct):
-    """What the writer remembers of the tables, so that a new read costs no question. True as of feed number `last`.
-
-    channels: (meter, obis) to id and unit. highest: newest slot per channel id.
-    """
-
-    last: int
-    channels: dict[tuple[str, str], tuple[int, str]]
-    sources: dict[str, int]
-    highest: dict[int, int]
-
-
-class _Group(Struct):
-    """One commit in the making: rows and names that become known when it is durable."""
-
-    channels: dict[tuple[str, str], tuple[int, str]]
-    sources: dict[str, int]
-    rows: list[dict[str, Any]]
-    bodies: list[bytes]
-    results: list[int | None]
+_STORED_AT = select(channels.c.meter, channels.c.obis).where(
+    select(reads.c.channel).where(reads.c.channel == channels.c.id, reads.c.slot == bindparam("slot")).exists()
+)
+_STORED_AT_OF = _STORED_AT.where(channels.c.meter.in_(bindparam("meters", expanding=True)))
+_OLDEST = select(func.min(reads.c.slot)).where(reads.c.channel == channels.c.id).scalar_subquery()
+_FIRST_SLOTS = select(channels.c.id, channels.c.obis, _OLDEST).where(channels.c.meter == bindparam("meter"))
+_SLOT_STATES = select(reads.c.slot, reads.c.revision, reads.c.amount.is_(None), reads.c.reason).where(
+    reads.c.channel == bindparam("channel"), reads.c.slot >= bindparam("low"), reads.c.slot < bindparam("high")
+)
 
 
 class Store:
@@ -90,9 +68,7 @@ class Store:
 
     def __init__(self, url: str, name: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
         self.engine = connect(url, busy_timeout_s=busy_timeout_s)
-        self._source = f"/headend/{name}"
-        self._known: _Known | None = None
-        self._one_commit = threading.Lock()
+        self._commits = Commits(self.engine, f"/headend/{name}")
 
     def close(self) -> None:
         self.engine.dispose()
@@ -106,114 +82,14 @@ class Store:
         one counts, and a correction needs a new revision. Raises StoreUnavailable, or ItemRefused when an item can
         never be stored (its values break a limit that the model does not know).
         """
-        with self._one_commit, writing(self.engine, f"storing {len(items)} items") as connection:
-            known = self._up_to_date(connection)
-            try:
-                group = self._number(connection, known, items)
-            except (TypeError, ValueError, OverflowError, AttributeError) as error:
-                raise ItemRefused(f"an item cannot be stored as it is: {error}") from error
-            if group.bodies:
-                try:
-                    self._write(connection, known.last + 1, group)
-                except OverflowError as error:
-                    raise ItemRefused(f"a number of an item is too large for the store: {error}") from error
-        # Only now is it durable: what is remembered never runs ahead of the tables.
-        known.last += len(group.bodies)
-        known.channels.update(group.channels)
-        known.sources.update(group.sources)
-        for row in group.rows:
-            known.highest[row["channel"]] = max(row["slot"], known.highest.get(row["channel"], row["slot"]))
-        return group.results
-
-    def _up_to_date(self, connection: Connection) -> _Known:
-        """What we remember, read anew unless the feed still ends where we left it.
-
-        It does not after a commit whose outcome was lost with the connection, or when another process wrote.
-        """
-        last = connection.execute(_LAST).scalar() or 0
-        if self._known is None or self._known.last != last:
-            known = _Known(last, {}, {}, {})
-            for meter, obis, identity, unit, highest in connection.execute(_CHANNELS):
-                known.channels[meter, obis] = (identity, unit)
-                if highest is not None:
-                    known.highest[identity] = highest
-            for identity, name in connection.execute(select(sources.c.id, sources.c.name)):
-                known.sources[name] = identity
-            self._known = known
-        return self._known
-
-    def _number(self, connection: Connection, known: _Known, items: Sequence[Item]) -> _Group:
-        group = _Group({}, {}, [], [], [])
-        keys = [self._key(known, group, item) if isinstance(item, Read) else None for item in items]
-        # A slot above the channel's newest is surely new; only the others need a question.
-        taken = _stored(connection, [key for key in keys if key and key[1] <= known.highest.get(key[0], -1)])
-        sequence = known.last
-        for item, key in zip(items, keys, strict=True):
-            if key in taken:
-                group.results.append(None)
-                continue
-            sequence += 1
-            if isinstance(item, Read):
-                assert key is not None
-                taken.add(key)
-                unit = (known.channels.get((item.meter, item.obis)) or group.channels[item.meter, item.obis])[1]
-                source = known.sources.get(item.source) or group.sources.get(item.source)
-                if source is None:
-                    source = group.sources[item.source] = len(known.sources) + len(group.sources) + 1
-                own_unit = None if unit == item.unit.value else item.unit.value
-                group.rows.append(
-                    row_from_read(
-                        item,
-                        channel=key[0],
-                        slot=key[1],
-                        unit=own_unit,
-                        source=source,
-                        sequence=sequence,
-                    )
-                )
-                group.bodies.append(encode_read(item, source=self._source, sequence=sequence))
-            else:
-                group.bodies.append(encode_event(item, source=self._source, sequence=sequence))
-            group.results.append(sequence)
-        return group
-
-    @staticmethod
-    def _key(known: _Known, group: _Group, read: Read) -> _Key:
-        name = (read.meter, read.obis)
-        channel = known.channels.get(name) or group.channels.get(name)
-        if channel is None:
-            # Ids are ours and count up without holes: channels and sources are never removed.
-            channel = group.channels[name] = (len(known.channels) + len(group.channels) + 1, read.unit.value)
-        return channel[0], epoch_s(read.interval_end), read.revision
-
-    @staticmethod
-    def _write(connection: Connection, first: int, group: _Group) -> None:
-        if group.channels:
-            connection.execute(
-                insert(channels),
-                [
-                    {"id": identity, "meter": meter, "obis": obis, "unit": unit}
-                    for (meter, obis), (identity, unit) in group.channels.items()
-                ],
-            )
-        if group.sources:
-            names = [{"id": identity, "name": name} for name, identity in group.sources.items()]
-            connection.execute(insert(sources), names)
-        if group.rows:
-            connection.execute(insert(reads), group.rows)
-        batches = []
-        for start in range(0, len(group.bodies), BATCH_MAX):
-            bodies = group.bodies[start : start + BATCH_MAX]
-            packed = zlib.compress(b"\n".join(bodies), COMPRESSION)
-            batches.append({"first": first + start, "count": len(bodies), "body": packed})
-        connection.execute(insert(feed_batches), batches)
+        return self._commits.commit(items)
 
     # the feed
 
     def last_sequence(self) -> int:
         """Number of the newest durable event; 0 before the first."""
         with reading(self.engine, "looking up the end of the feed") as connection:
-            return connection.execute(_LAST).scalar() or 0
+            return connection.execute(LAST).scalar() or 0
 
     def events_after(self, sequence: int, limit: int) -> list[bytes]:
         """Up to `limit` events numbered sequence + 1, sequence + 2, …, each one encoded JSON object."""
@@ -253,6 +129,20 @@ class Store:
         with reading(self.engine, "looking up the newest reads") as connection:
             return {(row[0], row[1]): row[4] for row in connection.execute(_CHANNELS) if row[4] is not None}
 
+    def stored_at(self, slot: datetime, meters: Sequence[str] | None = None) -> set[tuple[str, str]]:
+        """(meter, obis) of the channels that have a read for `slot`, missing ones included; of these meters, or of all.
+
+        One look along the key per channel.
+        """
+        found: set[tuple[str, str]] = set()
+        with reading(self.engine, "looking up what is stored of an interval end") as connection:
+            if meters is None:
+                found.update((row[0], row[1]) for row in connection.execute(_STORED_AT, {"slot": epoch_s(slot)}))
+            for start in range(0, len(meters or ()), _METERS_AT_ONCE):
+                wanted = {"slot": epoch_s(slot), "meters": (meters or ())[start : start + _METERS_AT_ONCE]}
+                found.update((row[0], row[1]) for row in connection.execute(_STORED_AT_OF, wanted))
+        return found
+
     def reads(
         self,
         meter: str,
@@ -274,6 +164,25 @@ class Store:
         with reading(self.engine, "looking up reads") as connection:
             return [read_from_row(tuple(row)) for row in connection.execute(statement)]
 
+    def slots_of(self, meter: str, *, since: datetime, until: datetime) -> dict[str, tuple[datetime, list[SlotState]]]:
+        """Per quantity of a meter: its oldest slot ever, and the states of its slots with since <= slot < until.
+
+        One question per channel that follows the key, so that a fleet can be looked through meter by meter.
+        """
+        low, high = epoch_s(since), epoch_s(until)
+        found: dict[str, tuple[datetime, list[SlotState]]] = {}
+        with reading(self.engine, "looking for missing reads") as connection:
+            for channel, obis, first in connection.execute(_FIRST_SLOTS, {"meter": meter}).all():
+                if first is None:
+                    continue
+                rows = connection.execute(_SLOT_STATES, {"channel": channel, "low": low, "high": high})
+                states = [
+                    SlotState(from_epoch_s(slot), revision, (reason or "") if missing else "")
+                    for slot, revision, missing, reason in rows
+                ]
+                found[obis] = (from_epoch_s(first), states)
+        return found
+
     def latest_read(self, meter: str) -> Read | None:
         """The meter's newest read that is not missing; None when there is none."""
         newest: Read | None = None
@@ -289,6 +198,24 @@ class Store:
                 if found is not None and (newest is None or found.interval_end > newest.interval_end):
                     newest = found
         return newest
+
+    # clocks
+
+    def clocks(self) -> dict[str, MeterClock]:
+        """By meter; those never measured are absent."""
+        return clocks.clocks(self.engine)
+
+    def set_clocks(self, found: Mapping[str, MeterClock]) -> None:
+        """Durable at return; replaces what was known of these meters."""
+        clocks.set_clocks(self.engine, found)
+
+    def broadcasts(self) -> dict[str, datetime]:
+        """When each line's clocks were last set by broadcast."""
+        return clocks.broadcasts(self.engine)
+
+    def set_broadcast(self, line: str, at: datetime) -> None:
+        """Durable at return: to be called before the frame leaves, so that no crash makes it leave twice a day."""
+        clocks.set_broadcast(self.engine, line, at)
 
     # registered meters
 
@@ -311,24 +238,6 @@ class Store:
 
 def open_store(url: str, name: str) -> Store:
     """The store at `url` with its tables brought up to date; makes the folder of a new SQLite file. Raises StoreError."""
-    if url.startswith("sqlite:///"):
-        folder = Path(url.removeprefix("sqlite:///")).parent
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreUnavailable(
-                f"the store's folder {folder} cannot be made: {error.strerror}; choose another `store` in [headend]"
-            ) from error
+    prepared_file(url)
     migrate(url)
     return Store(url, name)
-
-
-def _stored(connection: Connection, keys: Sequence[_Key]) -> set[_Key]:
-    """Those of the keys that have a row."""
-    found: set[_Key] = set()
-    columns = tuple_(reads.c.channel, reads.c.slot, reads.c.revision)
-    for start in range(0, len(keys), _KEYS_AT_ONCE):
-        wanted = keys[start : start + _KEYS_AT_ONCE]
-        rows = connection.execute(select(reads.c.channel, reads.c.slot, reads.c.revision).where(columns.in_(wanted)))
-        found.update((row[0], row[1], row[2]) for row in rows)
-    return found

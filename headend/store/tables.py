@@ -23,7 +23,18 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-__all__ = ["channels", "cursors", "feed_batches", "metadata", "meters", "reads", "sources", "tokens"]
+__all__ = [
+    "channels",
+    "cursors",
+    "feed_batches",
+    "line_clocks",
+    "metadata",
+    "meter_clocks",
+    "meters",
+    "reads",
+    "sources",
+    "tokens",
+]
 
 metadata = MetaData()
 
@@ -99,4 +110,24 @@ cursors = Table(
     metadata,
     Column("destination", Text, primary_key=True),
     Column("sequence", _Big, nullable=False),  # last acknowledged
+)
+
+meter_clocks = Table(
+    "meter_clocks",
+    metadata,
+    Column("meter", Text, primary_key=True),
+    Column("measured_at", _Big, nullable=False),
+    Column("offset_ms", _Big, nullable=False),  # the meter minus us
+    Column("uncertainty_ms", _Big, nullable=False),
+    Column("drift_ppb", _Big),
+    Column("corrected_at", _Big),
+    Column("offset_before_ms", _Big, nullable=False),  # what records from before corrected_at are off by
+    Column("written_at", _Big),  # last try to write this meter's clock
+)
+
+line_clocks = Table(
+    "line_clocks",
+    metadata,
+    Column("line", Text, primary_key=True),
+    Column("broadcast_at", _Big, nullable=False),
 )

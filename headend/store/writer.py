@@ -3,15 +3,21 @@
 While a commit runs, newcomers gather for the next (group commit): the disk is asked once for many reads. `linger_s`
 trades delay for larger groups, which are also smaller on disk, since the events of a group are compressed together.
 
+What waits is lost if the process is killed, so little may wait: at two groups `room()` blocks, and lines stop reading until the
+commits have caught up. Without it a loop that never rests can starve the thread that commits.
+
 When the store cannot commit (full disk, locked file), items stay queued in order and the same group is tried again
-after 0.1, 0.2, … 5 s. Nothing is dropped: at `queue_max` items `room()` blocks, so that lines stop reading until there
-is room again. `put` itself still takes what lines already hold by then, up to twice `queue_max`.
+after 0.1, 0.2, … 5 s. Reading then goes on for the meters' sake: now `room()` blocks at `queue_max` items only. Nothing is
+dropped: `put` itself still takes what lines already hold by then, up to twice `queue_max`.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime
+from itertools import islice
 from types import TracebackType
 from typing import Protocol, TypeVar
 
@@ -23,9 +29,10 @@ from headend.errors import HeadendError, ItemRefused, StoreUnavailable, WriterFu
 from headend.model import Item
 from headend.store.store import Store
 
-__all__ = ["Execute", "Writer", "WriterHealth", "in_thread", "inline"]
+__all__ = ["Execute", "Writer", "WriterHealth", "inline", "own_thread"]
 
 GROUP_MAX = 1000  # one batch row of the feed; larger groups gain nothing more
+GROUPS_WAITING_MAX = 2  # one that is being committed, one that gathers meanwhile
 QUEUE_MAX = 20_000  # items; about 20 MB, and a minute of reads of 300,000 meters on a 15 minute plan
 BACKOFF_S = (0.1, 5.0)  # first and longest pause after a commit that failed
 FLUSH_S = 30.0  # how long aclose() goes on trying against a store that fails
@@ -46,9 +53,19 @@ async def inline(work: Callable[[], T], /) -> T:
     return work()
 
 
-async def in_thread(work: Callable[[], T], /) -> T:
-    """Execute for the real service: the loop goes on reading meters while the disk works."""
-    return await asyncio.to_thread(work)
+@contextmanager
+def own_thread() -> Iterator[Execute]:
+    """Execute for the real service: the loop goes on reading meters while the disk works.
+
+    The thread does nothing else and ends with the `with` block, after the work it is at: asyncio's default threads are shared
+    with every HTTP request, and a few slow ones would hold up the commits.
+    """
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="store-writer") as thread:
+
+        async def execute(work: Callable[[], T], /) -> T:
+            return await asyncio.get_running_loop().run_in_executor(thread, work)
+
+        yield execute
 
 
 class WriterHealth(Struct, frozen=True, kw_only=True):
@@ -99,6 +116,7 @@ class Writer:
         self._on_commit = on_commit
         self._group_max = group_max
         self._queue_max = queue_max
+        self._waiting_max = min(GROUPS_WAITING_MAX * group_max, queue_max)  # while the store works
         self._backoff_s = backoff_s
         self._queue: deque[_Queued] = deque()
         self._stirred = asyncio.Event()  # first item, a full group, or closing
@@ -155,7 +173,7 @@ class Writer:
         return await done
 
     async def room(self) -> None:
-        """Returns once fewer than `queue_max` items wait: to be awaited before asking a meter for more."""
+        """Returns once there is room: to be awaited before asking a meter for more."""
         await self._roomy.wait()
 
     async def aclose(self, flush_s: float = FLUSH_S) -> None:
@@ -180,7 +198,7 @@ class Writer:
         if self._task is None:
             self._task = loop.create_task(self._run(), name="store-writer")
         self._queue.append(_Queued(item, loop.time(), done))
-        if len(self._queue) >= self._queue_max:
+        if len(self._queue) >= self._room_max:
             self._roomy.clear()
         if len(self._queue) == 1 or len(self._queue) >= self._group_max:
             self._stirred.set()
@@ -193,8 +211,17 @@ class Writer:
                 continue
             await self._linger()
             await self._store_group(min(len(self._queue), self._group_max))
-            if len(self._queue) < self._queue_max:
-                self._roomy.set()
+            self._look_for_room()
+
+    @property
+    def _room_max(self) -> int:
+        return self._waiting_max if self.healthy else self._queue_max
+
+    def _look_for_room(self) -> None:
+        if len(self._queue) < self._room_max:
+            self._roomy.set()
+        else:
+            self._roomy.clear()
 
     async def _linger(self) -> None:
         """Wait for more company for the first item, but no longer than it may wait."""
@@ -217,7 +244,7 @@ class Writer:
 
     async def _store_group(self, size: int) -> None:
         """Commit the first `size` of the queue, trying until the store takes them; they stay queued until then."""
-        items = [self._queue[index].item for index in range(size)]
+        items = [queued.item for queued in islice(self._queue, size)]
         pause_s, pause_s_max = self._backoff_s
         while True:
             try:
@@ -282,6 +309,7 @@ class Writer:
         if self._failing_since is None:
             self._failing_since = self._clock.now()
             _log.error("store fails, reads are kept and tried again", problem=str(error), queued=len(self._queue))
+            self._look_for_room()
 
     def _give_up(self, error: Exception) -> None:
         lost = StoreUnavailable(f"{len(self._queue)} items could not be stored before the end: {error}")

@@ -3,7 +3,10 @@
 import asyncio
 import json
 import sqlite3
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -14,7 +17,7 @@ from sqlalchemy import event
 
 from headend.errors import ItemRefused, StoreUnavailable, WriterFull
 from headend.store import Store, Writer
-from headend.store.writer import in_thread, inline
+from headend.store.writer import GROUP_MAX, Execute, inline, own_thread
 from simulators.virtual_time import VirtualClock, run
 from tests.headend.support import StillClock, a_read, an_event, new_store, store_url
 
@@ -25,7 +28,8 @@ QUICK = (0.001, 0.01)
 class Gate:
     """Execute that holds commits back while it is shut and counts them."""
 
-    def __init__(self) -> None:
+    def __init__(self, execute: Execute = inline) -> None:
+        self._execute = execute
         self.open = asyncio.Event()
         self.open.set()
         self.started = asyncio.Event()
@@ -35,7 +39,13 @@ class Gate:
         self.commits += 1
         self.started.set()
         await self.open.wait()
-        return await in_thread(work)
+        return await self._execute(work)
+
+
+@pytest.fixture
+def thread() -> Iterator[Execute]:
+    with own_thread() as execute:
+        yield execute
 
 
 @pytest.fixture
@@ -45,9 +55,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
-async def test_submit_answers_when_the_item_is_durable(store: Store, tmp_path: Path) -> None:
+async def test_submit_answers_when_the_item_is_durable(store: Store, thread: Execute, tmp_path: Path) -> None:
     rung: list[int] = []
-    async with Writer(store, in_thread, clock=StillClock(), on_commit=rung.append) as writer:
+    async with Writer(store, thread, clock=StillClock(), on_commit=rung.append) as writer:
         assert await writer.submit(a_read(slot=0)) == 1
         assert Store(store_url(tmp_path), "x").last_sequence() == 1
         assert await writer.submit(a_read(slot=0)) is None
@@ -57,8 +67,8 @@ async def test_submit_answers_when_the_item_is_durable(store: Store, tmp_path: P
     assert (health.stored_total, health.duplicates_total, health.groups_total, health.queued) == (2, 1, 3, 0)
 
 
-async def test_newcomers_gather_while_a_commit_runs(store: Store) -> None:
-    gate = Gate()
+async def test_newcomers_gather_while_a_commit_runs(store: Store, thread: Execute) -> None:
+    gate = Gate(thread)
     gate.open.clear()
     async with Writer(store, gate, clock=StillClock()) as writer:
         first = asyncio.ensure_future(writer.submit(a_read(slot=0)))
@@ -136,7 +146,7 @@ def test_a_failing_store_is_retried_with_growing_pauses_and_nothing_is_lost(stor
     run(main)
 
 
-async def test_a_really_full_database_recovers(store: Store) -> None:
+async def test_a_really_full_database_recovers(store: Store, thread: Execute) -> None:
     """SQLite's own page limit, lifted later, as a full disk that is cleaned up."""
     pages = [1]
 
@@ -148,7 +158,7 @@ async def test_a_really_full_database_recovers(store: Store) -> None:
 
     async def execute(work: Callable[[], T], /) -> T:
         try:
-            return await in_thread(work)
+            return await thread(work)
         except StoreUnavailable:
             asyncio.get_running_loop().call_soon(failed.set)  # after the writer has heard of it
             raise
@@ -239,3 +249,74 @@ def test_closing_over_a_dead_store_ends_and_says_what_is_lost(store: Store) -> N
 
 async def test_closing_a_writer_that_never_wrote_is_fine(store: Store) -> None:
     await Writer(store, inline, clock=StillClock()).aclose()
+
+
+async def test_commits_go_on_while_every_shared_thread_is_busy(store: Store, thread: Execute) -> None:
+    """HTTP requests use asyncio's default threads; slow ones must not hold up what makes reads durable."""
+    release = threading.Event()
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(max_workers=1) as shared:
+        loop.set_default_executor(shared)
+        slow = asyncio.ensure_future(asyncio.to_thread(release.wait))
+        try:
+            async with Writer(store, thread, clock=StillClock()) as writer, asyncio.timeout(20):
+                assert await writer.submit(a_read()) == 1
+        finally:
+            release.set()
+        assert await slow
+
+
+async def test_under_full_load_at_most_two_groups_wait(store: Store, thread: Execute) -> None:
+    """The loop never rests while it has room, as with many lines at work: 60 us of it per read, each line asking for room."""
+    lines = 64
+    waiting: list[int] = []
+
+    async with Writer(store, thread, clock=StillClock()) as writer:
+
+        async def line(number: int) -> None:
+            for slot in range(300):
+                await writer.room()
+                await asyncio.sleep(0)  # as long as its meter takes to answer, the line does not ask again
+                busy_until = time.thread_time() + 60e-6
+                while time.thread_time() < busy_until:
+                    pass
+                writer.put(a_read(f"M{number:06d}", slot=slot))
+                waiting.append(writer.health().queued)
+
+        await asyncio.gather(*(line(number) for number in range(lines)))
+    print(f"\nwaiting: {max(waiting)} at most, {sum(waiting) / len(waiting):.0f} on average")
+    assert store.last_sequence() == lines * 300
+    assert max(waiting) <= 2 * GROUP_MAX + lines
+
+
+async def test_a_store_that_fails_makes_room_for_what_meters_still_have_to_say(store: Store) -> None:
+    gate = Gate()
+    gate.open.clear()
+    fails = True
+
+    async def execute(work: Callable[[], T], /) -> T:
+        await gate(lambda: None)
+        if fails:
+            raise StoreUnavailable("disk full")
+        return work()
+
+    async with Writer(store, execute, clock=StillClock(), group_max=5, queue_max=15, backoff_s=QUICK) as writer:
+        for slot in range(10):
+            await writer.room()
+            writer.put(a_read(slot=slot))
+        blocked = asyncio.ensure_future(writer.room())
+        await asyncio.sleep(0)
+        assert not blocked.done()  # two groups wait for a store that is only slow
+        gate.open.set()
+        await blocked
+        assert not writer.healthy
+        for slot in range(10, 15):
+            await writer.room()
+            writer.put(a_read(slot=slot))
+        blocked = asyncio.ensure_future(writer.room())
+        await asyncio.sleep(0)
+        assert not blocked.done()
+        fails = False
+        await blocked
+        assert writer.healthy
+    assert store.last_sequence() == 15
