@@ -8,11 +8,19 @@ HeadendError
     ├── NoAnswer           silent, corrupt or unmatched, with the evidence
     ├── BadReply           a right frame whose DATA does not fit the item (corrupt)
     ├── RefusedByMeter     the meter said no (refused)
-    └── NotOffered         contract and meter do not know what was asked (unsupported)
+    ├── NotOffered         contract and meter do not know what was asked (unsupported)
+    ├── RateFixed          this line cannot change its rate (unsupported)
+    ├── Unconfirmed        an order has left, and nobody knows whether it was carried out (unconfirmed)
+    ├── WrongMeter         another meter answers than the one that was meant (contradicted)
+    └── Contradicted       the meter accepted, and what it tells afterwards says otherwise (contradicted)
+
+Wires stand in messages masked: passwords and operator codes as **. `wire_sent` and `wire_received` are the bytes themselves, to be
+shown through `protocols.dlt645.masking` only.
 """
 
 from headend.errors import HeadendError
 from protocols.dlt645.control import error_phrases
+from protocols.dlt645.masking import mask, mask_heard
 from protocols.dlt645.messages import Refused
 from protocols.dlt645.session import NoReply, Silence
 from protocols.errors import ProtocolError
@@ -20,12 +28,16 @@ from protocols.errors import ProtocolError
 __all__ = [
     "BadLineUrl",
     "BadReply",
+    "Contradicted",
     "DriverError",
     "LineDown",
     "LineQueueFull",
     "NoAnswer",
     "NotOffered",
+    "RateFixed",
     "RefusedByMeter",
+    "Unconfirmed",
+    "WrongMeter",
 ]
 
 
@@ -35,20 +47,29 @@ class BadLineUrl(HeadendError):
 
 
 class DriverError(HeadendError):
-    """kind: silent | corrupt | unmatched | refused | line-down | line-busy | unsupported."""
+    """kind: silent | corrupt | unmatched | refused | line-down | line-busy | unsupported | unconfirmed | contradicted.
+
+    elapsed_s: from the first byte sent; 0 where nothing was sent or nobody measured.
+    """
 
     kind = "corrupt"
     wire_sent = b""
     wire_received = b""
+    elapsed_s = 0.0
 
 
 class LineDown(DriverError):
     kind = "line-down"
     retryable = True
 
-    def __init__(self, url: str, reason: str) -> None:
+    def __init__(self, url: str, reason: str, lost: NoReply | None = None) -> None:
+        """lost: what the request in flight had come to when the connection broke."""
         super().__init__(f"line {url} is down: {reason}")
         self.reason = reason
+        if lost is not None:
+            self.wire_sent = lost.wire_sent
+            self.wire_received = lost.heard
+            self.elapsed_s = lost.elapsed_s
 
 
 class LineQueueFull(DriverError):
@@ -77,12 +98,13 @@ class NoAnswer(DriverError):
             _ADVICE[event.silence].format(
                 elapsed=event.elapsed_s,
                 address=event.request.address,
-                heard=event.heard.hex(" ").upper(),
+                heard=mask_heard(event.heard, event.wire_sent),
             )
         )
         self.kind = event.silence.value
         self.wire_sent = event.wire_sent
         self.wire_received = event.heard
+        self.elapsed_s = event.elapsed_s
 
 
 class BadReply(DriverError):
@@ -92,7 +114,7 @@ class BadReply(DriverError):
     def __init__(self, address: str, problem: ProtocolError, wire_sent: bytes, wire_received: bytes) -> None:
         super().__init__(
             f"{address} answered with a right frame whose content cannot be read: {problem}; "
-            f"frame {wire_received.hex(' ').upper()}"
+            f"frame {mask(wire_received)}"
         )
         self.wire_sent = wire_sent
         self.wire_received = wire_received
@@ -111,3 +133,38 @@ class RefusedByMeter(DriverError):
 
 class NotOffered(DriverError):
     kind = "unsupported"
+
+
+class RateFixed(NotOffered):
+    def __init__(self, line: str, baud: int) -> None:
+        super().__init__(
+            f"line {line} cannot change to {baud} baud: its rate is set in the serial server; change it there, then in the "
+            f"configuration"
+        )
+
+
+class Unconfirmed(DriverError):
+    """Never repeated by itself: what the order does may have been done."""
+
+    kind = "unconfirmed"
+
+    def __init__(
+        self, address: str, order: str, advice: str, *, wire_sent: bytes = b"", wire_received: bytes = b""
+    ) -> None:
+        super().__init__(f"{order} was sent to {address}, and its effect is unknown: {advice}")
+        self.wire_sent = wire_sent
+        self.wire_received = wire_received
+
+
+class Contradicted(DriverError):
+    kind = "contradicted"
+
+    def __init__(self, address: str, order: str, expected: str, came: str) -> None:
+        super().__init__(f"{address} accepted {order}, but expected {expected}, it tells {came}")
+
+
+class WrongMeter(DriverError):
+    kind = "contradicted"
+
+    def __init__(self, expected: str, came: str) -> None:
+        super().__init__(f"expected {expected} alone on this line, but {came} answers; nothing was changed")

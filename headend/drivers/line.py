@@ -10,20 +10,39 @@ import enum
 import heapq
 import itertools
 from collections import deque
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import cast
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from headend.clock import Clock
-from headend.drivers.errors import LineDown, LineQueueFull, NoAnswer
-from headend.drivers.transport import Connect, LineUrl
-from protocols.dlt645.session import NoReply, Replied, Request, Sent, Session, Timing, Unmatched
+from headend.drivers.errors import LineDown, LineQueueFull, NoAnswer, RateFixed
+from headend.drivers.patience import FLOOR_S, TUNNEL_FLOOR_S, Patience
+from headend.drivers.stray import WINDOW_S, StrayWatch
+from headend.drivers.transport import Connect, LineUrl, can_set_baud, set_baud
+from protocols.dlt645.masking import mask
+from protocols.dlt645.messages import FollowUpRequest, ReadRequest
+from protocols.dlt645.session import (
+    BITS_PER_BYTE,
+    NoReply,
+    Replied,
+    Request,
+    Sent,
+    Session,
+    Silence,
+    Timing,
+    Unmatched,
+)
+from protocols.errors import EncodeError
 
 __all__ = ["Line", "LineCounters", "Priority"]
 
 QUEUE_MAX = 1000  # far beyond what a line can serve in an interval; a caller that meets it gets LineQueueFull
+SILENT_IN_A_ROW_MAX = 6  # unanswered requests, to two meters at least, before a tcp connection is taken for dead
+HANG_UP_AGAIN_S = 300.0  # a street without power must not make us reconnect for ever
 RECONNECT_S_FIRST = 1.0
 RECONNECT_S_MAX = 30.0
 UNMATCHED_KEPT_MAX = 20  # the newest, for the diagnostics
@@ -51,17 +70,27 @@ class LineCounters(Struct):
     unmatched_only: int = 0
     lost: int = 0
     unmatched_frames: int = 0
+    late_frames: int = 0
     bytes_sent: int = 0
     bytes_received: int = 0
     connects: int = 0
     failed_connects: int = 0
+    parity_errors: int = 0
+
+
+Then = Callable[[Replied], Request | None]
+Prepare = Callable[[], Request]
 
 
 class _Job(Struct, order=True):
+    """then: what to ask next, before anything else on this line, given a reply; None ends the job."""
+
     priority: int
     number: int
-    request: Request
-    done: "asyncio.Future[Replied | Sent]"
+    request: Request | Prepare
+    done: "asyncio.Future[list[Replied | Sent]]"
+    then: Then | None = None
+    parts: list[Replied | Sent] = []
 
 
 class Line(asyncio.Protocol):
@@ -80,12 +109,19 @@ class Line(asyncio.Protocol):
         self.problem = "not connected yet"  # empty while the line is up
         self.since: datetime = clock.now()  # of the present state, up or down
         self.last_reply_at: datetime | None = None
+        self.patience = Patience(timing.reply_timeout_s, floor_s=TUNNEL_FLOOR_S if url.scheme == "tcp" else FLOOR_S)
         self._clock = clock
         self._connect = connect
         self._session = Session(timing)
         self._queue: list[_Job] = []
         self._numbers = itertools.count()
         self._job: _Job | None = None
+        self._next: Request | None = None  # of the job in flight
+        self._stray = StrayWatch(timing.baud / BITS_PER_BYTE if timing.baud else None)
+        self._noise_noted = 0
+        self._silent_in_a_row = 0
+        self._silent_addresses: set[str] = set()
+        self._hung_up_at = float("-inf")
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -110,6 +146,39 @@ class Line(asyncio.Protocol):
     def echoes(self) -> int:
         return self._session.echoes
 
+    @property
+    def diagnosis(self) -> str:
+        """What is odd about a line that is up; "" when nothing is."""
+        now = self._clock.monotonic()
+        if not self._stray.is_babbling(now):
+            return ""
+        return (
+            f"babbling: {self._stray.in_window(now)} bytes in {WINDOW_S} s that nobody asked for; some device on this line talks "
+            f"by itself. Disconnect meters one after the other to find it"
+        )
+
+    def monotonic(self) -> float:
+        """The clock that deadlines on this line go by."""
+        return self._clock.monotonic()
+
+    def check_baud(self, baud: int) -> int:
+        """The present rate, if the line is able to change it to `baud`. Raises RateFixed, LineDown."""
+        if self._transport is None:
+            raise LineDown(self.url.text, self.problem)
+        if self.timing.baud is None or not can_set_baud(self._transport):
+            raise RateFixed(self.url.text, baud)
+        return self.timing.baud
+
+    def set_baud(self, baud: int) -> None:
+        """Run at another rate from now on, also after a reconnect. Raises RateFixed, LineDown."""
+        self.check_baud(baud)
+        assert self._transport is not None
+        set_baud(self._transport, self.url, baud)
+        self.timing = replace(self.timing, baud=baud)
+        self.url = replace(self.url, baud=baud)
+        self._session.retime(self.timing)
+        self._stray = StrayWatch(baud / BITS_PER_BYTE)
+
     async def wait_up(self) -> None:
         await self._up.wait()
 
@@ -123,18 +192,40 @@ class Line(asyncio.Protocol):
         """Hang up; what is queued or in flight fails with LineDown."""
         self._drop(why)
 
-    async def exchange(self, request: Request, priority: Priority) -> Replied | Sent:
+    async def exchange(self, request: Request | Prepare, priority: Priority) -> Replied | Sent:
         """Send when it is this request's turn and wait for the reply (a refusal is one).
+
+        A request that depends on the moment, such as a time, is given as a function that makes it when its turn has come.
 
         Raises NoAnswer (silent, corrupt or unmatched), LineDown when there is no connection or it breaks, LineQueueFull.
         A cancelled caller does not disturb the line: what has left is still waited for, and its reply dropped.
         """
+        return (await self._queued(request, priority, None))[0]
+
+    async def exchange_all(self, request: Request, priority: Priority, then: Then) -> list[Replied]:
+        """An exchange of several requests that nothing may come between, such as a reply in parts.
+
+        then: pure; given a reply, the next request, or None when it was the last. Raises as `exchange`, for any of them.
+        """
+        parts = await self._queued(request, priority, then)
+        return [part for part in parts if isinstance(part, Replied)]
+
+    def owed_s(self, request: Request) -> float:
+        """How long a new read should wait before this request, so that no late answer to an older one can be taken for its."""
+        return self._session.owed_s(request, self._clock.monotonic())
+
+    async def wait_idle(self) -> None:
+        """Until nothing is queued or in flight."""
+        while self._job is not None or self._queue:
+            await asyncio.wait([self._job.done] if self._job is not None else [self._queue[0].done])
+
+    async def _queued(self, request: Request | Prepare, priority: Priority, then: Then | None) -> list[Replied | Sent]:
         if self._transport is None:
             raise LineDown(self.url.text, self.problem)
         if len(self._queue) >= QUEUE_MAX:
             raise LineQueueFull(self.name, QUEUE_MAX)
-        done: asyncio.Future[Replied | Sent] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._queue, _Job(priority, next(self._numbers), request, done))
+        done: asyncio.Future[list[Replied | Sent]] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._queue, _Job(priority, next(self._numbers), request, done, then))
         self._advance(self._clock.monotonic())
         return await done
 
@@ -172,6 +263,8 @@ class Line(asyncio.Protocol):
         log.info("line up", line=self.name, url=self.url.text)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._transport is None:  # we hung up ourselves, and said why
+            return
         self._drop(f"connection lost: {exc}" if exc else "connection closed by the other side")
 
     def data_received(self, data: bytes) -> None:
@@ -179,6 +272,16 @@ class Line(asyncio.Protocol):
         now = self._clock.monotonic()
         self._session.receive(data, now)
         self._advance(now)
+        self._note_noise(now)
+
+    def damaged_received(self, data: bytes, positions: Sequence[int]) -> None:
+        """Bytes of which the port saw some to be damaged, see `parity`; no frame goes over those."""
+        self.counters.bytes_received += len(data)
+        self.counters.parity_errors += len(positions)
+        now = self._clock.monotonic()
+        self._session.receive(data, now, positions)
+        self._advance(now)
+        self._note_noise(now)
 
     # -------------------------------------------------------------------------------------------- inside
 
@@ -187,37 +290,104 @@ class Line(asyncio.Protocol):
         session = self._session
         while True:
             for event in session.take_events():
-                self._settle(event)
-            if not session.idle or not self._queue or self._transport is None:
+                self._settle(event, now)
+            if not session.idle or self._transport is None:
                 break
-            job = heapq.heappop(self._queue)
-            if job.done.done():  # its caller went away
+            if self._next is not None:
+                request, self._next = self._next, None
+            elif self._job is None and self._queue:
+                job = heapq.heappop(self._queue)
+                if job.done.done():  # its caller went away
+                    continue
+                try:
+                    request = job.request() if callable(job.request) else job.request
+                except Exception as error:  # the caller's own code: its affair, and not the line's
+                    job.done.set_exception(error)
+                    continue
+                self._job = job
+            else:
+                break
+            try:
+                session.request(request, now, reply_timeout_s=self._timeout_s(request))
+            except EncodeError as error:
+                unsent, self._job = self._job, None
+                if unsent is not None and not unsent.done.done():
+                    unsent.done.set_exception(error)
                 continue
-            self._job = job
             self.counters.requests += 1
-            session.request(job.request, now)
             for wire in session.take_output():
                 self.counters.bytes_sent += len(wire)
                 self._transport.write(wire)
         self._arm(session.deadline, now)
 
-    def _settle(self, event: Sent | Replied | NoReply | Unmatched) -> None:
+    def _settle(self, event: Sent | Replied | NoReply | Unmatched, now: float) -> None:
         if isinstance(event, Unmatched):
-            self.counters.unmatched_frames += 1
-            self.unmatched.append(event)
-            log.debug("unmatched frame", line=self.name, wire=event.wire.hex(" ").upper(), why=event.why)
+            self._note_unmatched(event, now)
             return
-        job, self._job = self._job, None
+        job = self._job
         if isinstance(event, NoReply):
+            self._job = None
             counter = {"silent": "silent", "corrupt": "corrupt", "unmatched": "unmatched_only"}[event.silence.value]
             setattr(self.counters, counter, getattr(self.counters, counter) + 1)
             if job is not None and not job.done.done():
                 job.done.set_exception(NoAnswer(event))
+            self._watch_silence(event, now)
             return
         self.counters.replied += 1
         self.last_reply_at = self._clock.now()
+        self._silent_in_a_row = 0
+        if isinstance(event, Replied):
+            if event.is_first:  # of a retry nobody knows which asking was answered (Karn's rule)
+                self.patience.replied(
+                    event.address, self._waited_s(event.elapsed_s, event.wire_sent, event.wire_received)
+                )
+            if job is not None and job.then is not None:
+                job.parts = [*job.parts, event]
+                self._next = job.then(event)
+                if self._next is not None:
+                    return
+        self._job = None
         if job is not None and not job.done.done():
-            job.done.set_result(event)
+            job.done.set_result(job.parts or [event])
+
+    def _note_unmatched(self, event: Unmatched, now: float) -> None:
+        self.counters.unmatched_frames += 1
+        self.unmatched.append(event)
+        self._stray.note(len(event.wire), now)
+        if event.late_s is not None:
+            self.counters.late_frames += 1
+            self.patience.late(event.frame.address, self._waited_s(event.late_s, b"", event.wire))
+        log.debug("unmatched frame", line=self.name, wire=mask(event.wire), why=event.why)
+
+    def _timeout_s(self, request: Request) -> float | None:
+        """What the meter is given, as far as it is known; None: what the line has."""
+        learnt_s = self.patience.timeout_s(request.address)
+        message = request.message
+        is_long = isinstance(message, FollowUpRequest) or (
+            isinstance(message, ReadRequest) and message.count is not None
+        )
+        if learnt_s is None or not is_long:
+            return learnt_s
+        # A tunnel may hand over a reply when it is whole, and what is learnt has no wire time in it: long replies need theirs.
+        return learnt_s + self.timing.longest_reply_s
+
+    def _waited_s(self, elapsed_s: float, sent: bytes, received: bytes) -> float:
+        """The meter's own share of an exchange, as far as the line's rate is known."""
+        return max(0.0, elapsed_s - self.timing.wire_time_s(len(sent) + len(received)))
+
+    def _watch_silence(self, event: NoReply, now: float) -> None:
+        """A far end that is gone without a word looks like silent meters: hang up and try again, now and then."""
+        is_known = self.patience.timeout_s(event.request.address) is not None  # it has answered before
+        if event.silence is not Silence.SILENT or self.url.scheme != "tcp" or not is_known:
+            return
+        if self._silent_in_a_row == 0:
+            self._silent_addresses.clear()
+        self._silent_in_a_row += 1
+        self._silent_addresses.add(event.request.address)
+        is_suspect = self._silent_in_a_row >= SILENT_IN_A_ROW_MAX and len(self._silent_addresses) >= 2
+        if is_suspect and now - self._hung_up_at >= HANG_UP_AGAIN_S:
+            self._hung_up_at = now
+            self._drop(f"{self._silent_in_a_row} requests in a row stayed unanswered; connecting anew")
 
     def _arm(self, deadline: float | None, now: float) -> None:
         # A timer already set for earlier is left to ring: re-arming at every byte would cost more than one idle ring.
@@ -235,6 +405,13 @@ class Line(asyncio.Protocol):
         now = self._clock.monotonic()
         self._session.tick(now)
         self._advance(now)
+        self._note_noise(now)
+
+    def _note_noise(self, now: float) -> None:
+        noise = self._session.noise_bytes
+        if noise != self._noise_noted:
+            self._stray.note(noise - self._noise_noted, now)
+            self._noise_noted = noise
 
     def _set_problem(self, problem: str) -> None:
         if (problem == "") != (self.problem == ""):
@@ -244,19 +421,21 @@ class Line(asyncio.Protocol):
     def _drop(self, why: str) -> None:
         """No connection: everything queued or in flight fails, so that its owner can decide."""
         transport, self._transport = self._transport, None
-        if transport is not None:
+        if transport is not None and not transport.is_closing():
             transport.abort()
+        self._next = None
+        self._silent_in_a_row = 0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        lost = self._session.interrupted(self._clock.monotonic())
         self._session.reset()
         self._set_problem(why)
         self._up.clear()
         self._down.set()
-        jobs = [self._job] if self._job is not None else []
-        self._job = None
-        for job in jobs + self._queue:
+        in_flight, self._job = self._job, None
+        for job in [in_flight, *self._queue] if in_flight is not None else self._queue:
             if not job.done.done():
                 self.counters.lost += 1
-                job.done.set_exception(LineDown(self.url.text, why))
+                job.done.set_exception(LineDown(self.url.text, why, lost if job is in_flight else None))
         self._queue.clear()

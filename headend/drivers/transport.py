@@ -9,13 +9,15 @@ a simulated line.
 import asyncio
 import contextlib
 import os
+import socket
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 from urllib.parse import parse_qsl, urlsplit
 
 from msgspec import Struct
 
-from headend.drivers.errors import BadLineUrl, LineDown
+from headend.drivers.errors import BadLineUrl, LineDown, RateFixed
+from headend.drivers.parity import Unmarking, mark_parity_errors
 
 _SERIAL_ERRORS: tuple[type[Exception], ...] = (OSError, ValueError)
 with contextlib.suppress(ImportError):  # not on Windows
@@ -23,9 +25,10 @@ with contextlib.suppress(ImportError):  # not on Windows
 
     _SERIAL_ERRORS = (*_SERIAL_ERRORS, termios_error)
 
-__all__ = ["Connect", "LineUrl", "connect"]
+__all__ = ["Connect", "LineUrl", "RateSettable", "can_set_baud", "connect", "set_baud"]
 
 CONNECT_TIMEOUT_S = 10.0
+DEAD_PEER_S = 30
 BAUD_DEFAULT = 2400  # RS-485 and contact optical head, DL/T 645-2007 §5.1
 BAUDS = (300, 600, 1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200)
 PARITIES = ("E", "N", "O")
@@ -47,7 +50,12 @@ class LineUrl(Struct, frozen=True, kw_only=True):
     @classmethod
     def parse(cls, text: str) -> "LineUrl":
         """Raises BadLineUrl, saying what was expected."""
-        parts = urlsplit(text)
+        if not text.isprintable():
+            raise BadLineUrl(text, f"it holds a character that cannot be printed; expected {_EXAMPLES}")
+        try:
+            parts = urlsplit(text)
+        except ValueError as error:  # brackets that hold no IPv6 address
+            raise BadLineUrl(text, f"{error}; expected {_EXAMPLES}, an IPv6 address as tcp://[::1]:9001") from error
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
         if parts.scheme == "serial":
             return _serial_url(text, (parts.netloc + parts.path) if parts.netloc else parts.path, options)
@@ -79,6 +87,10 @@ def _tcp_url(text: str, options: dict[str, str]) -> LineUrl:
     parts = urlsplit(text)
     try:
         host, port = parts.hostname, parts.port
+        if host:
+            host.encode("idna")
+    except UnicodeError as error:
+        raise BadLineUrl(text, f"{host!r} is no host name: a label between dots is empty or too long") from error
     except ValueError:
         host, port = None, None
     if not host or not port:
@@ -109,14 +121,30 @@ async def connect(url: LineUrl, protocol: asyncio.Protocol) -> asyncio.Transport
         if url.scheme == "tcp":
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 transport, _ = await loop.create_connection(lambda: protocol, url.host, url.port)
+            _notice_a_dead_peer(transport.get_extra_info("socket"))
             return transport
         return await _open_serial(url, protocol)
     except TimeoutError as error:
         raise LineDown(
             url.text, f"no connection within {CONNECT_TIMEOUT_S:.0f} s; is the serial server switched on and reachable?"
         ) from error
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter from a host name that no resolver would take
         raise LineDown(url.text, _why(url, error)) from error
+
+
+def _notice_a_dead_peer(connection: Any) -> None:
+    """A serial server that lost its power or its mobile network says nothing: the system must find out within DEAD_PEER_S."""
+    for level, name, value in (
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", DEAD_PEER_S // 3),
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", DEAD_PEER_S // 6),
+        (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", DEAD_PEER_S * 1000),  # sent and not acknowledged, ms; Linux
+    ):
+        option = getattr(socket, name, None)
+        if connection is not None and option is not None:
+            with contextlib.suppress(OSError):  # a system that knows the name and refuses the value keeps its default
+                connection.setsockopt(level, option, value)
 
 
 async def _open_serial(url: LineUrl, protocol: asyncio.Protocol) -> asyncio.Transport:
@@ -128,13 +156,44 @@ async def _open_serial(url: LineUrl, protocol: asyncio.Protocol) -> asyncio.Tran
         "stopbits": url.stop_bits,
         "parity": "N" if _is_pseudo_terminal(url.device) else url.parity,
     }
+    port = None if _is_pseudo_terminal(url.device) else Unmarking(protocol)
     try:
         transport, _ = await serial_asyncio_fast.create_serial_connection(
-            asyncio.get_running_loop(), lambda: protocol, url.device, exclusive=True, **options
+            asyncio.get_running_loop(), lambda: port or protocol, url.device, exclusive=True, **options
         )
+        # Nothing has been read yet: the transport begins to read in the next turn of the loop.
+        if port is not None:
+            port.marking = mark_parity_errors(cast(Any, transport.serial).fd)
     except _SERIAL_ERRORS as error:  # pyserial's SerialException is an OSError
         raise LineDown(url.text, _why(url, error)) from error
     return cast(asyncio.Transport, transport)
+
+
+@runtime_checkable
+class RateSettable(Protocol):
+    """A transport that can change its own rate, as a simulated line's can."""
+
+    def set_baud(self, baud: int) -> None: ...
+
+
+def can_set_baud(transport: asyncio.Transport) -> bool:
+    return isinstance(transport, RateSettable) or transport.get_extra_info("serial") is not None
+
+
+def set_baud(transport: asyncio.Transport, url: LineUrl, baud: int) -> None:
+    """Change the rate of an open connection. Raises RateFixed where the other end of a tunnel decides, LineDown."""
+    if isinstance(transport, RateSettable):
+        transport.set_baud(baud)
+        return
+    port = transport.get_extra_info("serial")
+    if port is None:
+        raise RateFixed(url.text, baud)
+    try:
+        port.baudrate = baud
+        if not _is_pseudo_terminal(url.device):
+            mark_parity_errors(port.fd)  # pyserial has just written the settings without them
+    except _SERIAL_ERRORS as error:
+        raise LineDown(url.text, _why(url, error)) from error
 
 
 def _is_pseudo_terminal(device: str) -> bool:
