@@ -9,19 +9,32 @@ from zoneinfo import ZoneInfo
 
 __all__ = ["next_slot", "slot_at"]
 
-_DAY_S = 86400
+# Changes are at most two hours wide (Antarctica/Troll), and the longest period is a day of 26 hours.
+_EARLIER = (timedelta(), timedelta(hours=3), timedelta(hours=26))
 
 
 def slot_at(now: datetime, period_s: int, zone: ZoneInfo) -> datetime:
-    """The latest boundary at or before `now`, UTC."""
-    local = now.astimezone(zone)
-    since_midnight_s = local.hour * 3600 + local.minute * 60 + local.second
-    floored_s = since_midnight_s // period_s * period_s
-    boundary = local.replace(hour=floored_s // 3600, minute=floored_s // 60 % 60, second=0, microsecond=0)
-    utc = boundary.astimezone(UTC)
-    # In an hour that a clock change repeats, the floor of the second pass may lie in the first; fold was kept, so it does not
-    # for periods up to an hour. Longer periods start before the repeated hour, where both folds are one.
-    return utc if utc <= now else utc - timedelta(hours=1)
+    """The latest boundary at or before `now`, UTC. It never runs backwards, whatever the site's clock does.
+
+    A boundary is looked for in the offsets that hold now and held before; it counts where its offset did hold, up to the instant
+    of a change. So a boundary that a change skips (02:30 in spring, midnight in Havana) falls on the change itself.
+    """
+    epoch_s = int(now.timestamp())
+    offsets = {_offset_s(now - earlier, zone) for earlier in _EARLIER}
+    if len(offsets) == 1:
+        (offset_s,) = offsets
+        return _instant((epoch_s + offset_s) // period_s * period_s - offset_s)
+    return max(_latest_in(offset_s, epoch_s, period_s, zone) for offset_s in offsets)
+
+
+def _latest_in(offset_s: int, epoch_s: int, period_s: int, zone: ZoneInfo) -> datetime:
+    """The latest boundary that fell while `offset_s` held, or on the change that ended it."""
+    boundary_s = (epoch_s + offset_s) // period_s * period_s - offset_s
+    while True:
+        instant = _instant(boundary_s)
+        if offset_s in (_offset_s(instant, zone), _offset_s(instant - timedelta(seconds=1), zone)):
+            return instant
+        boundary_s -= period_s
 
 
 def next_slot(slot: datetime, period_s: int, zone: ZoneInfo) -> datetime:
@@ -31,3 +44,13 @@ def next_slot(slot: datetime, period_s: int, zone: ZoneInfo) -> datetime:
         if after > slot:
             return after
     raise AssertionError(f"no boundary of {period_s} s follows {slot} in {zone}")
+
+
+def _offset_s(instant: datetime, zone: ZoneInfo) -> int:
+    offset = instant.astimezone(zone).utcoffset()
+    assert offset is not None
+    return int(offset.total_seconds())
+
+
+def _instant(epoch_s: int) -> datetime:
+    return datetime.fromtimestamp(epoch_s, UTC)

@@ -1,16 +1,17 @@
 """The loop that reads the meters of one line, each at its interval ends.
 
-A round is one plan's slot on this line: its meters, in order, until all are read, or the next slot begins. Among open rounds
-the one whose slot ends first goes first, so a daily plan never delays a 15-minute one by more than one meter. A meter that does
-not answer goes to the back of its round and is tried again later; what is still unread when its round ends becomes a read
-with quality `missing` and the reason, so that billing never has to guess.
+A round is one plan's slot on this line: its meters, in order, until all are read, or the slot can no longer be read for. Among
+open rounds the one that ends first goes first, so a daily plan never delays a 15-minute one by more than one meter. What is
+still unread when its round ends becomes a read with quality `missing` and the reason, so that billing never has to guess; so do
+the slots that passed while the head-end was not running.
 
-Bad meters cost little: the first silent quantity ends the meter's turn.
+Bad meters cost little. The first silent quantity ends a meter's turn; it goes to the back of its round and, in later rounds,
+behind the meters that answer; how often it is asked again is bounded by its breaker and by the line's purse (`breaker`).
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
@@ -20,17 +21,25 @@ from msgspec import Struct
 
 from headend.clock import Clock
 from headend.drivers.dlt645 import Dlt645Driver, ItemReading
-from headend.drivers.errors import DriverError, LineDown
+from headend.drivers.errors import DriverError, LineDown, NoAnswer
 from headend.drivers.line import Line, Priority
 from headend.model import MeterRecord, Quality, Read
+from headend.scheduling.breaker import Breaker, Purse
 from headend.scheduling.plan import next_slot, slot_at
+from headend.scheduling.spare_time import Worker
 from headend.store.writer import Writer
 from protocols.dlt645.items import ItemSpec, ItemValue
 
 __all__ = ["MeterStatus", "PlannedMeter", "Poller", "feed_reason", "reads_of"]
 
-TRIES_MAX = 3  # per meter and slot, on top of the driver's own retries
-RETRY_AFTER_S = 5.0  # doubled at each try
+ACCEPT_MAX = timedelta(
+    hours=4
+)  # a register read later than this is no reading of its interval end, whatever the period
+LATE_MAX = timedelta(hours=1)
+MISSED_MAX = timedelta(
+    days=3
+)  # slots that passed while we were down are named so far back; older ones are a gap in the feed
+PORTION = 200  # missing reads put between two looks at the line
 _RETRYABLE = ("silent", "corrupt", "unmatched", "line-busy")
 _REASONS = {"line-busy": "overrun"}  # driver words that are no reasons of the feed
 
@@ -38,7 +47,7 @@ log = structlog.get_logger(__name__)
 
 
 class PlannedMeter(Struct, frozen=True):
-    """A meter and what its plan asks of it. specs: (source, item) pairs, shared by all meters of one contract and plan."""
+    """A meter and what its plan asks of it. specs are shared by all meters of one contract and plan."""
 
     record: MeterRecord
     specs: tuple[ItemSpec, ...]
@@ -50,22 +59,28 @@ class MeterStatus(Struct):
     last_read_at: datetime | None = None
     problem: str = ""
     failing_since: datetime | None = None
+    breaker: Breaker | None = None
+
+    def heard(self, now: datetime) -> None:
+        self.last_read_at, self.problem, self.failing_since, self.breaker = now, "", None, None
 
 
 class _Turn(Struct):
-    """A meter waiting in a round. left: quantities not yet settled."""
+    """A meter waiting in a round. left: quantities not yet settled. began_at, not_before: monotonic seconds."""
 
     meter: PlannedMeter
     left: tuple[ItemSpec, ...]
     tries: int = 0
-    not_before: datetime | None = None
+    began_at: float | None = None
+    not_before: float = 0.0
     reason: str = ""
 
 
 class _Round(Struct, kw_only=True):
-    """unread: what to say of a quantity whose turn did not come."""
+    """ends: until when a read counts for `slot`. unread: what to say of a quantity whose turn did not come."""
 
     slot: datetime
+    next_slot: datetime
     ends: datetime
     late_after: datetime
     turns: deque[_Turn]
@@ -76,13 +91,18 @@ class _Group(Struct, kw_only=True):
     """One plan on this line."""
 
     period_s: int
-    late_after_s: float
     meters: list[PlannedMeter]
     round: _Round | None = None
 
 
 class Poller:
-    """Reads one line's meters by their plans until `stop`. Owns no I/O of its own."""
+    """Reads one line's meters by their plans until `stop`. Owns no I/O of its own.
+
+    driver: one that does not retry; when to try again is decided here.
+    tries_max: per meter and slot.
+    stored_at: (meter, obis) of the reads that the store has for a slot; asked at the start and after a clock was set back.
+    newest: the newest slot that the store has of a channel.
+    """
 
     def __init__(
         self,
@@ -93,7 +113,9 @@ class Poller:
         clock: Clock,
         writer: Writer,
         status: dict[str, MeterStatus],
-        is_stored: Callable[[str, str, datetime], bool],
+        stored_at: Callable[[datetime], Collection[tuple[str, str]]],
+        newest: Callable[[str, str], datetime | None],
+        tries_max: int = 3,
     ) -> None:
         self._line = line
         self._driver = driver
@@ -101,102 +123,177 @@ class Poller:
         self._clock = clock
         self._writer = writer
         self._status = status
-        self._is_stored = is_stored
+        self._stored_at = stored_at
+        self._newest = newest
+        self._tries_max = tries_max
         self._groups: list[_Group] = []
+        self._purse = Purse(clock.monotonic())
+        self._missed: Iterator[Read] = iter(())
+        self._has_missed = False
         self._stopping = asyncio.Event()
+        self._spare: Worker | None = None
 
-    def add_plan(self, *, period_s: int, late_after_s: float, meters: Iterable[PlannedMeter]) -> None:
-        self._groups.append(_Group(period_s=period_s, late_after_s=late_after_s, meters=list(meters)))
+    def give_spare_time_to(self, worker: Worker) -> None:
+        """Who may use the line while no live read is due; without one it rests."""
+        self._spare = worker
+
+    def add_plan(self, *, period_s: int, meters: Iterable[PlannedMeter]) -> None:
+        self._groups.append(_Group(period_s=period_s, meters=list(meters)))
 
     def stop(self) -> None:
         """End after the read in flight. Meters whose turn has not come are not recorded: a restart within the slot reads them."""
         self._stopping.set()
 
+    @property
+    def dead_time_s(self) -> float:
+        """Line time that brought no reply, since the start."""
+        return self._purse.spent_s
+
     async def run(self) -> None:
+        self._name_missed(self._missed_before_start(self._clock.now()))
         while not self._stopping.is_set():
             now = self._clock.now()
             for group in self._groups:
-                self._keep_round(group, now)
+                await self._keep_round(group, now)
             await self._writer.room()
-            turn_round = self._pick(now)
-            if turn_round is None:
-                await self._sleep_until(self._wake_at(now))
-            elif not self._line.is_up:
-                await self._wait_for_line(self._wake_at(now))
-            else:
+            turn_round = self._pick()
+            if turn_round is not None and self._line.is_up:
                 await self._serve(turn_round)
+            elif self._has_missed:
+                self._put_missed()
+            elif turn_round is None and await self._use_spare_time(now):
+                continue
+            else:
+                line_up = () if turn_round is None else (self._line.wait_up(),)
+                await _first(self._wait_s(now), self._stopping.wait(), *line_up)
+
+    async def _use_spare_time(self, now: datetime) -> bool:
+        """False when nobody had anything to do that ends before the line is needed."""
+        if self._spare is None or not self._line.is_up:
+            return False
+        return await self._spare.work(now + timedelta(seconds=self._free_s(now)))
 
     # -------------------------------------------------------------------------------------------- rounds
 
-    def _keep_round(self, group: _Group, now: datetime) -> None:
-        slot = slot_at(now, group.period_s, self._zone)
-        if group.round is not None:
-            if slot <= group.round.slot:  # also when the wall clock was set back: a slot is never read twice
+    async def _keep_round(self, group: _Group, now: datetime) -> None:
+        round_ = group.round
+        check_store = round_ is None
+        if round_ is not None:
+            if round_.slot <= now < round_.ends:
                 return
-            self._close(group.round)
+            if now >= round_.ends and round_.turns:
+                await self._close(round_)
+            if round_.slot <= now < round_.next_slot:
+                return
+            if now < round_.slot:
+                if round_.slot - now < timedelta(seconds=group.period_s):
+                    return  # a correction; the slot comes again in a moment, and is never read twice
+                log.warning(
+                    "wall clock was set back", line=self._line.name, now=now.isoformat(), slot=round_.slot.isoformat()
+                )
+                check_store = True
+            elif (skipped := round_.next_slot) < slot_at(now, group.period_s, self._zone):
+                self._name_missed(self._missed_slots(group, skipped, now))
+        group.round = self._open_round(group, now, check_store=check_store)
+
+    def _open_round(self, group: _Group, now: datetime, *, check_store: bool) -> _Round:
+        slot = slot_at(now, group.period_s, self._zone)
+        following = next_slot(slot, group.period_s, self._zone)
+        stored = self._stored_at(slot) if check_store else ()
         # The slot in which the head-end starts has begun without it: what does not fit into the rest is not the plan's fault.
-        unread = "stopped" if group.round is None and slot < now else "overrun"
-        group.round = _Round(
+        return _Round(
             slot=slot,
-            ends=next_slot(slot, group.period_s, self._zone),
-            late_after=slot + timedelta(seconds=group.late_after_s),
-            turns=deque(self._turns(group, slot)),
-            unread=unread,
+            next_slot=following,
+            ends=min(following, slot + ACCEPT_MAX),
+            late_after=slot + min(timedelta(seconds=group.period_s / 3), LATE_MAX),
+            turns=deque(self._turns(group, stored)),
+            unread="stopped" if check_store and slot < now else "overrun",
         )
 
-    def _turns(self, group: _Group, slot: datetime) -> Iterable[_Turn]:
-        for meter in group.meters:
-            left = tuple(
-                spec
-                for spec in meter.specs
-                if not self._is_stored(meter.record.id, str(spec.obis) if spec.obis else f"di:{spec.di}", slot)
-            )
-            if left:
-                yield _Turn(meter, left)
+    def _turns(self, group: _Group, stored: Collection[tuple[str, str]]) -> Iterable[_Turn]:
+        """Meters that answer go first: what the others cost, the others wait for."""
+        for is_failing in (False, True):
+            for meter in group.meters:
+                if (self._status[meter.record.id].problem != "") is is_failing:
+                    left = tuple(spec for spec in meter.specs if (meter.record.id, _channel(spec)) not in stored)
+                    if left:
+                        yield _Turn(meter, left)
 
-    def _close(self, round_: _Round) -> None:
-        for turn in round_.turns:
-            self._record_missing(round_, turn, turn.reason or (round_.unread if self._line.is_up else "line-down"))
+    async def _close(self, round_: _Round) -> None:
+        unread = round_.unread if self._line.is_up else "line-down"
+        for count, turn in enumerate(round_.turns):
+            if count % PORTION == 0:
+                await self._writer.room()
+            self._record_missing(round_, turn, turn.reason or self._status[turn.meter.record.id].problem or unread)
         round_.turns.clear()
 
-    def _pick(self, now: datetime) -> _Round | None:
-        ready = [
-            group.round
-            for group in self._groups
-            if group.round is not None and any(_is_ready(turn, now) for turn in group.round.turns)
-        ]
-        return min(ready, key=lambda round_: round_.ends, default=None)
+    def _pick(self) -> _Round | None:
+        now = self._clock.monotonic()
+        best: _Round | None = None
+        for group in self._groups:
+            round_ = group.round
+            if round_ is None or not round_.turns or (best is not None and round_.ends >= best.ends):
+                continue
+            if any(self._may_ask(turn, now) for turn in round_.turns):
+                best = round_
+        return best
 
-    def _wake_at(self, now: datetime) -> datetime:
-        """When something becomes due next, on the wall clock."""
-        moments = [group.round.ends for group in self._groups if group.round is not None]
-        moments += [
-            turn.not_before
-            for group in self._groups
-            if group.round is not None
-            for turn in group.round.turns
-            if turn.not_before is not None and turn.not_before > now
-        ]
-        return min(moments)
+    def _may_ask(self, turn: _Turn, now: float) -> bool:
+        if turn.not_before > now:
+            return False
+        breaker = self._status[turn.meter.record.id].breaker
+        return breaker is None or (breaker.allows(now) and self._purse.covers(self._price_s, now))
+
+    @property
+    def _price_s(self) -> float:
+        """What an asking costs that brings no reply."""
+        timing = self._line.timing
+        return timing.reply_timeout_s + timing.quiet_s + timing.wire_time_s(20)
+
+    def _wait_s(self, now: datetime) -> float:
+        """How long to sleep. A wall clock that is stepped is noticed within a minute."""
+        return max(min(60.0, self._free_s(now)), 0.001)
+
+    def _free_s(self, now: datetime) -> float:
+        """Until something becomes due."""
+        waits = [86400.0]
+        monotonic = self._clock.monotonic()
+        for group in self._groups:
+            if group.round is None:
+                continue
+            boundary = group.round.ends if group.round.turns else group.round.next_slot
+            waits.append((boundary - now).total_seconds())
+            for turn in group.round.turns:
+                breaker = self._status[turn.meter.record.id].breaker
+                free_at = turn.not_before
+                if breaker is not None:
+                    free_at = max(free_at, breaker.not_before, self._purse.covers_at(self._price_s, monotonic))
+                if free_at > monotonic:  # one that is ready waits for the line, not for time
+                    waits.append(free_at - monotonic)
+        return min(waits)
 
     # -------------------------------------------------------------------------------------------- one meter's turn
 
     async def _serve(self, round_: _Round) -> None:
-        now = self._clock.now()
-        turn = next(turn for turn in round_.turns if _is_ready(turn, now))
+        now = self._clock.monotonic()
+        turn = next(turn for turn in round_.turns if self._may_ask(turn, now))
         round_.turns.remove(turn)
-        address = turn.meter.record.address
+        began_at = turn.began_at  # a late answer to an earlier try of this slot is welcome
+        turn.began_at = now if began_at is None else began_at
+        meter = turn.meter.record
         while turn.left:
             spec = turn.left[0]
             try:
-                reading = await self._driver.read(address, spec, Priority.LIVE)
-            except LineDown:
-                round_.turns.appendleft(turn)
+                reading = await self._driver.read(meter.address, spec, Priority.LIVE, began_at=began_at)
+            except LineDown as error:
+                self._line_fell(round_, turn, error)
                 return
             except DriverError as error:
-                self._note_problem(turn.meter.record.id, error)
+                self._note_problem(meter.id, error)
                 if error.kind in _RETRYABLE:
-                    self._postpone(round_, turn, feed_reason(error.kind))
+                    self._postpone(
+                        round_, turn, feed_reason(error.kind), is_alive=error.kind in ("corrupt", "unmatched")
+                    )
                     return
                 self._record_missing(round_, _Turn(turn.meter, (spec,)), feed_reason(error.kind))
             else:
@@ -205,27 +302,45 @@ class Poller:
             if self._stopping.is_set():
                 return
 
-    def _postpone(self, round_: _Round, turn: _Turn, reason: str) -> None:
+    def _line_fell(self, round_: _Round, turn: _Turn, error: LineDown) -> None:
+        """Asking this meter may be what brought the line down: then it goes to the back, and is not tried for ever."""
+        if not error.wire_sent:
+            round_.turns.appendleft(turn)
+            return
+        self._postpone(round_, turn, error.kind, is_alive=False)
+
+    def _postpone(self, round_: _Round, turn: _Turn, reason: str, *, is_alive: bool) -> None:
         turn.tries += 1
         turn.reason = reason
-        if turn.tries >= TRIES_MAX:
+        if turn.tries >= self._tries_max:
             self._record_missing(round_, turn, reason)
             return
-        turn.not_before = self._clock.now() + timedelta(seconds=RETRY_AFTER_S * 2 ** (turn.tries - 1))
+        # Damage is chance: ask again soon. Silence is rarely.
+        turn.not_before = self._clock.monotonic() + (0.2 if is_alive else 5.0 * 2 ** (turn.tries - 1))
         round_.turns.append(turn)
+
+    def _note_problem(self, meter: str, error: DriverError) -> None:
+        status = self._status[meter]
+        status.problem = feed_reason(error.kind)
+        if isinstance(error, NoAnswer):
+            now = self._clock.monotonic()
+            self._purse.pay(error.elapsed_s + self._line.timing.quiet_s, now)
+            status.breaker = status.breaker or Breaker()
+            status.breaker.failed(now)
+        if status.failing_since is None:
+            status.failing_since = self._clock.now()
+            log.info(
+                "meter does not answer rightly", line=self._line.name, meter=meter, kind=error.kind, problem=str(error)
+            )
+
+    # -------------------------------------------------------------------------------------------- what becomes of it
 
     def _record(self, round_: _Round, meter: PlannedMeter, spec: ItemSpec, reading: ItemReading) -> None:
         now = self._clock.now()
-        status = self._status[meter.record.id]
-        status.last_read_at, status.problem, status.failing_since = now, "", None
+        self._status[meter.record.id].heard(now)
+        late = now > round_.late_after
         for read in reads_of(
-            meter.record.id,
-            spec,
-            reading.values,
-            slot=round_.slot,
-            now=now,
-            zone=self._zone,
-            late=now > round_.late_after,
+            meter.record.id, spec, reading.values, slot=round_.slot, now=now, zone=self._zone, late=late
         ):
             self._writer.put(read)
 
@@ -236,26 +351,62 @@ class Poller:
                 turn.meter.record.id, spec, None, slot=round_.slot, now=now, zone=self._zone, late=False, reason=reason
             ):
                 self._writer.put(read)
+                if self._spare is not None:
+                    self._spare.missing(read)
 
-    def _note_problem(self, meter: str, error: DriverError) -> None:
-        status = self._status[meter]
-        status.problem = error.kind
-        if status.failing_since is None:
-            status.failing_since = self._clock.now()
-            log.info(
-                "meter does not answer rightly", line=self._line.name, meter=meter, kind=error.kind, problem=str(error)
+    # -------------------------------------------------------------------------------------------- slots nobody was there for
+
+    def _missed_before_start(self, now: datetime) -> Iterator[Read]:
+        for group in self._groups:
+            current = slot_at(now, group.period_s, self._zone)
+            earliest = now - MISSED_MAX
+            for meter in group.meters:
+                for spec in meter.specs:
+                    newest = self._newest(meter.record.id, _channel(spec))
+                    if newest is None or newest >= current:
+                        continue
+                    slot = next_slot(
+                        max(newest, slot_at(earliest, group.period_s, self._zone)), group.period_s, self._zone
+                    )
+                    yield from self._stopped(group, meter, spec, slot, current)
+
+    def _missed_slots(self, group: _Group, slot: datetime, now: datetime) -> Iterator[Read]:
+        """Slots that passed while this process was suspended, blocked, or its clock stepped over them."""
+        current = slot_at(now, group.period_s, self._zone)
+        slot = max(slot, slot_at(now - MISSED_MAX, group.period_s, self._zone))
+        for meter in group.meters:
+            for spec in meter.specs:
+                yield from self._stopped(group, meter, spec, slot, current)
+
+    def _stopped(
+        self, group: _Group, meter: PlannedMeter, spec: ItemSpec, slot: datetime, until: datetime
+    ) -> Iterator[Read]:
+        while slot < until:
+            now = self._clock.now()
+            yield from reads_of(
+                meter.record.id, spec, None, slot=slot, now=now, zone=self._zone, late=False, reason="stopped"
             )
+            slot = next_slot(slot, group.period_s, self._zone)
 
-    # -------------------------------------------------------------------------------------------- waiting
+    def _name_missed(self, missed: Iterator[Read]) -> None:
+        before, self._missed, self._has_missed = self._missed, iter(()), True
 
-    async def _sleep_until(self, moment: datetime) -> None:
-        """Until the wall clock says `moment`, or stop. A clock step is noticed within a minute."""
-        wait_s = min(max((moment - self._clock.now()).total_seconds(), 0.0), 60.0)
-        await _first(wait_s, self._stopping.wait())
+        def both() -> Iterator[Read]:
+            yield from before
+            yield from missed
 
-    async def _wait_for_line(self, moment: datetime) -> None:
-        wait_s = max((moment - self._clock.now()).total_seconds(), 0.0)
-        await _first(wait_s, self._stopping.wait(), self._line.wait_up())
+        self._missed = both()
+
+    def _put_missed(self) -> None:
+        """A portion, in time that no meter needs."""
+        for _ in range(PORTION):
+            read = next(self._missed, None)
+            if read is None:
+                self._has_missed = False
+                return
+            self._writer.put(read)
+            if self._spare is not None:
+                self._spare.missing(read)
 
 
 def feed_reason(kind: str) -> str:
@@ -284,11 +435,11 @@ def reads_of(
     reads = []
     for value in values:
         amount = value.content if isinstance(value.content, Decimal) else None
-        quality = (Quality.MEASURED if amount is not None else Quality.MISSING, *((Quality.LATE,) if late else ()))
+        quality = _QUALITIES[amount is not None, late]
         reads.append(
             Read(
                 meter=meter,
-                obis=str(value.obis) if value.obis else f"di:{spec.di}",
+                obis=value.obis.text if value.obis else f"di:{spec.di}",
                 amount=amount,
                 unit=value.unit,
                 interval_end=slot,
@@ -303,8 +454,16 @@ def reads_of(
     return reads
 
 
-def _is_ready(turn: _Turn, now: datetime) -> bool:
-    return turn.not_before is None or turn.not_before <= now
+_QUALITIES = {
+    (True, False): (Quality.MEASURED,),
+    (True, True): (Quality.MEASURED, Quality.LATE),
+    (False, False): (Quality.MISSING,),
+    (False, True): (Quality.MISSING, Quality.LATE),
+}
+
+
+def _channel(spec: ItemSpec) -> str:
+    return spec.obis.text if spec.obis else f"di:{spec.di}"
 
 
 async def _first(timeout_s: float, *waits: Awaitable[object]) -> None:

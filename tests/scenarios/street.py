@@ -13,7 +13,7 @@ from firmware_contracts.contract import load
 from headend.app import HeadEnd
 from headend.config import Config, load_config
 from headend.drivers.errors import LineDown
-from headend.drivers.transport import LineUrl
+from headend.drivers.transport import Connect, LineUrl
 from headend.store.store import Store, open_store
 from headend.store.writer import inline
 from protocols.values import MeterAddress
@@ -24,7 +24,7 @@ from simulators.load_curve import Kind
 from simulators.meter import MeterModel
 from simulators.virtual_time import VirtualClock
 
-__all__ = ["Street", "run_street"]
+__all__ = ["Street", "run_street", "transport_to"]
 
 KINDS = (Kind.HOUSEHOLD, Kind.HOUSEHOLD, Kind.SHOP, Kind.FACTORY)
 
@@ -40,6 +40,11 @@ class Street(Struct):
     def events(self) -> list[dict[str, Any]]:
         return [json.loads(event) for event in self.store.events_after(0, 1_000_000)]
 
+    def reads(self, *, revision: int | None = None) -> list[dict[str, Any]]:
+        """`data` of the read events, of one revision only where given."""
+        found = [event["data"] for event in self.events() if event["type"] == "headend.read.v1"]
+        return [data for data in found if revision is None or data["revision"] == revision]
+
 
 def build(
     folder: Path,
@@ -52,12 +57,13 @@ def build(
     period: str,
     baud: int | None,
     edit: Callable[[str], str],
+    meter_contract: str = "dlt645/base_2007",
 ) -> Street:
     parts = [
         f'[headend]\nname = "street"\ntimezone = "Asia/Shanghai"\nstore = "sqlite:///{folder}/street.db"\n',
         f'[[plans]]\nname = "plan"\nperiod = "{period}"\nquantities = {json.dumps(quantities)}\n',
     ]
-    contract = load("dlt645/base_2007")
+    contract = load(meter_contract)
     wires: dict[str, SimulatedLine] = {}
     meters: dict[str, Dlt645Meter] = {}
     for line in range(lines):
@@ -86,6 +92,18 @@ def build(
     return Street(config, open_store(config.store, config.name), wires, meters)
 
 
+def transport_to(lines: dict[str, SimulatedLine]) -> Connect:
+    """Connects a LINE URL to the simulated line that its host names."""
+
+    async def connect(url: LineUrl, protocol: asyncio.Protocol) -> asyncio.Transport:
+        try:
+            return await lines[url.host].connect(protocol)
+        except ConnectionError as error:
+            raise LineDown(url.text, str(error)) from error
+
+    return connect
+
+
 async def run_street(
     folder: Path,
     clock: VirtualClock,
@@ -100,10 +118,12 @@ async def run_street(
     linger_s: float = 2.0,
     edit: Callable[[str], str] = str,
     meanwhile: Callable[[Street, VirtualClock], Awaitable[None]] | None = None,
+    meter_contract: str = "dlt645/base_2007",
 ) -> Street:
     """Run for `hours` of virtual time and give back the street, its head-end stopped and its store open.
 
     edit: a last change to the configuration file. meanwhile: what happens on the street; it runs beside the head-end.
+    meter_contract: what the meters are; the head-end takes them for dlt645/base_2007.
     """
     street = build(
         folder,
@@ -115,15 +135,12 @@ async def run_street(
         period=period,
         baud=baud,
         edit=edit,
+        meter_contract=meter_contract,
     )
 
-    async def connect(url: LineUrl, protocol: asyncio.Protocol) -> asyncio.Transport:
-        try:
-            return await street.lines[url.host].connect(protocol)
-        except ConnectionError as error:
-            raise LineDown(url.text, str(error)) from error
-
-    head_end = HeadEnd(street.config, street.store, clock=clock, connect=connect, execute=inline, linger_s=linger_s)
+    head_end = HeadEnd(
+        street.config, street.store, clock=clock, connect=transport_to(street.lines), execute=inline, linger_s=linger_s
+    )
     stop = asyncio.Event()
     running = asyncio.create_task(head_end.run(stop))
     until: datetime = clock.world() + timedelta(hours=hours)

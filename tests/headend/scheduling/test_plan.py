@@ -24,7 +24,7 @@ ZONES = [
         "UTC",
     )
 ]
-PERIODS_S = [60, 300, 900, 1800, 3600, 4 * 3600, 6 * 3600, 12 * 3600, 86400]
+PERIODS_S = [60, 300, 900, 1800, 3600, 2 * 3600, 3 * 3600, 4 * 3600, 8 * 3600, 6 * 3600, 12 * 3600, 86400]
 
 
 def utc(text: str) -> datetime:
@@ -70,3 +70,40 @@ def test_slots_are_ordered_and_cover_all_time(moment: datetime, period_s: int, z
     assert slot_at(after, period_s, zone) == after
     assert slot_at(after - timedelta(seconds=1), period_s, zone) == slot
     assert after - slot <= timedelta(seconds=period_s + 7200)
+
+
+@given(
+    st.datetimes(datetime(2025, 1, 1), datetime(2036, 1, 1)),
+    st.integers(0, 4 * 3600),
+    st.sampled_from(PERIODS_S),
+    st.sampled_from([*ZONES, ZoneInfo("America/Havana")]),
+)
+def test_slots_never_run_backwards(moment: datetime, later_s: int, period_s: int, zone: ZoneInfo) -> None:
+    now = moment.replace(tzinfo=UTC)
+    assert (
+        slot_at(now, period_s, zone)
+        <= slot_at(now + timedelta(seconds=later_s), period_s, zone)
+        <= now + timedelta(seconds=later_s)
+    )
+
+
+@pytest.mark.parametrize("zone", [*ZONES, ZoneInfo("America/Havana")], ids=str)
+def test_slots_never_run_backwards_through_every_clock_change_of_eleven_years(zone: ZoneInfo) -> None:
+    for period_s in (900, 3600, 2 * 3600, 3 * 3600, 6 * 3600, 86400):
+        moment, last, offset = utc("2025-01-01T00:00:00"), slot_at(utc("2024-12-29T00:00:00"), period_s, zone), None
+        while moment < utc("2036-01-01T00:00:00"):
+            changed = moment.astimezone(zone).utcoffset() != offset
+            offset = moment.astimezone(zone).utcoffset()
+            # Quarter by quarter around a change, day by day elsewhere.
+            around = (
+                [moment - timedelta(hours=26) + timedelta(minutes=15 * step) for step in range(210)]
+                if changed
+                else [moment]
+            )
+            for instant in around:
+                if instant < last:
+                    continue
+                slot = slot_at(instant, period_s, zone)
+                assert last <= slot <= instant, (zone, period_s, instant)
+                last = slot
+            moment += timedelta(days=1)
