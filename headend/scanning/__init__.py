@@ -1,0 +1,1 @@
+"""Finding out what hangs on a line nobody has described: rate, parity, dialect and addresses."""
