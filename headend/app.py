@@ -7,8 +7,9 @@ and the signals of a real process.
 import asyncio
 import signal
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -19,33 +20,39 @@ from headend.api.deps import ApiDeps, Health, LineStatus
 from headend.api.deps import MeterStatus as ApiMeterStatus
 from headend.api.metrics import StoreCollector
 from headend.api.server import Listening, serve
+from headend.budgets import loads_of
 from headend.clock import Clock, SystemClock
-from headend.config import Config
+from headend.config import Config, PlanConfig
 from headend.drivers.dlt645 import Dlt645Driver
 from headend.drivers.errors import DriverError
 from headend.drivers.line import Line, Priority
 from headend.drivers.transport import Connect, connect
-from headend.errors import HeadendError
+from headend.errors import UnknownMeter
 from headend.feed.live import FeedSignal
-from headend.model import MeterRecord, Read
+from headend.model import MeterClock, MeterRecord
 from headend.observability import LineCollector
+from headend.on_demand import OnDemandRead, answered, unanswered
 from headend.quantities import BadQuantity, resolve, resolve_register
-from headend.scheduling.poller import MeterStatus, PlannedMeter, Poller, feed_reason, reads_of
+from headend.scheduling.back_fill import BackFiller, FilledMeter
+from headend.scheduling.budget import LineBudget, line_budget
+from headend.scheduling.clock_keeper import ClockKeeper
+from headend.scheduling.poller import MeterStatus, PlannedMeter, Poller
+from headend.scheduling.spare_time import SpareTime
+from headend.secrets import SecretStore
+from headend.store.lock import sole_owner
 from headend.store.store import Store, open_store
 from headend.store.tokens import Tokens
-from headend.store.writer import Execute, Writer, in_thread
+from headend.store.writer import Execute, Writer, own_thread
+from headend.supervision import Supervisor
 from protocols.dlt645.items import ItemSpec
 
 __all__ = ["HeadEnd", "run_service"]
 
 COMMIT_LINGER_S = 0.2  # reads of many lines gather for one disk sync; the feed is later by at most this
+SPARE_RETRIES = 1  # in spare time there is another time
 STOP_S = 10.0  # a read in flight may take its time-out and its longest reply; then it is given up
 
 log = structlog.get_logger(__name__)
-
-
-class UnknownMeter(HeadendError):
-    pass
 
 
 class HeadEnd:
@@ -63,7 +70,9 @@ class HeadEnd:
     ) -> None:
         self.signal = FeedSignal()
         self.writer = Writer(store, execute, clock=clock, linger_s=linger_s, on_commit=self.signal.advance)
+        self._supervisor = Supervisor()
         self._config = config
+        self._execute = execute
         self._clock = clock
         self._store = store
         self._status: dict[str, MeterStatus] = {meter.id: MeterStatus() for meter in config.meters}
@@ -75,6 +84,10 @@ class HeadEnd:
             line.name: Line(line.name, line.url, line.timing, connect=connect, clock=clock) for line in config.lines
         }
         self._drivers = {line.name: Dlt645Driver(self._lines[line.name], retries=line.retries) for line in config.lines}
+        self._clocks = store.clocks()
+        self._broadcasts = store.broadcasts()
+        self._spare: dict[str, SpareTime] = {}
+        self._loads = loads_of(config)
         self._pollers = self._make_pollers()
 
     # -------------------------------------------------------------------------------------------- running
@@ -85,52 +98,99 @@ class HeadEnd:
         self._store.delete_meters(sorted(gone))
         self._store.upsert_meters(self._config.meters)
         async with self.writer:
-            lines = [asyncio.create_task(line.run(), name=f"line-{name}") for name, line in self._lines.items()]
+            keep = self._supervisor.keep
+            lines = [asyncio.create_task(keep(f"line {name}", line.run)) for name, line in self._lines.items()]
             pollers = [
-                asyncio.create_task(poller.run(), name=f"poller-{name}") for name, poller in self._pollers.items()
+                asyncio.create_task(keep(f"polling {name}", poller.run)) for name, poller in self._pollers.items()
             ]
-            stopping = asyncio.create_task(stop.wait(), name="stop")
             try:
-                await _first_of([stopping, *lines, *pollers])
+                await stop.wait()
             finally:
                 for poller in self._pollers.values():
                     poller.stop()
-                if pollers:
-                    await asyncio.wait(pollers, timeout=STOP_S)
-                await _end([stopping, *pollers, *lines])
+                await _within(STOP_S, *pollers)
+                await _within(STOP_S, *(line.wait_idle() for line in self._lines.values()))  # reads on demand
+                await _end([*pollers, *lines])
 
     def _make_pollers(self) -> dict[str, Poller]:
         stored = self._store.latest_slots()
         wanted: dict[tuple[str, str], tuple[ItemSpec, ...]] = {}
         groups: dict[tuple[str, str], list[PlannedMeter]] = defaultdict(list)
+        of_line: dict[str, list[str]] = defaultdict(list)
         plans = {plan.name: plan for plan in self._config.plans}
         for meter in self._config.meters:
+            of_line[meter.line].append(meter.id)
             key = (meter.contract, meter.plan)
             if key not in wanted:
-                wanted[key] = _specs(meter.contract, plans[meter.plan].quantities)
+                wanted[key] = tuple(_plannable(meter.contract, plans[meter.plan].quantities).values())
             groups[meter.line, meter.plan].append(PlannedMeter(meter, wanted[key]))
 
-        def is_stored(meter: str, obis: str, slot: datetime) -> bool:
-            return stored.get((meter, obis), -1) >= slot.timestamp()
+        def newest(meter: str, obis: str) -> datetime | None:
+            slot = stored.get((meter, obis))
+            return None if slot is None else datetime.fromtimestamp(slot, UTC)
 
         pollers = {}
-        for name, line in self._lines.items():
+        for line in self._config.lines:
             poller = Poller(
-                line,
-                self._drivers[name],
+                self._lines[line.name],
+                Dlt645Driver(self._lines[line.name], retries=0),
                 zone=self._config.zone,
                 clock=self._clock,
                 writer=self.writer,
                 status=self._status,
-                is_stored=is_stored,
+                stored_at=partial(self._store.stored_at, meters=of_line[line.name]),
+                newest=newest,
+                tries_max=line.retries + 1,
             )
-            for (line_name, plan_name), meters in groups.items():
-                if line_name == name:
-                    plan = plans[plan_name]
-                    poller.add_plan(period_s=plan.period_s, late_after_s=plan.late_after_s, meters=meters)
-            if self._per_line[name]:
-                pollers[name] = poller
+            on_line = {plans[plan_name]: meters for (name, plan_name), meters in groups.items() if name == line.name}
+            for plan, meters in on_line.items():
+                poller.add_plan(period_s=plan.period_s, meters=meters)
+            if self._per_line[line.name]:
+                pollers[line.name] = poller
+                self._spare[line.name] = self._spare_time(line.name, on_line)
+                poller.give_spare_time_to(self._spare[line.name])
         return pollers
+
+    def _spare_time(self, line_name: str, on_line: Mapping[PlanConfig, Sequence[PlannedMeter]]) -> SpareTime:
+        """What the line does between its rounds."""
+        config, line = self._config, self._lines[line_name]
+        driver = Dlt645Driver(line, retries=SPARE_RETRIES)
+        keeper = ClockKeeper(
+            driver,
+            [meter.record for meters in on_line.values() for meter in meters],
+            policy=config.clock,
+            zone=config.zone,
+            clock=self._clock,
+            periods_s=[plan.period_s for plan in on_line],
+            clocks=self._clocks,
+            broadcast_at=self._broadcasts.get(line_name),
+            book=self._store,
+            execute=self._execute,
+            writer=self.writer,
+            is_well=self._is_well,
+            authority=SecretStore(config.secrets, base=config.path.resolve().parent).authority,
+        )
+        filler = BackFiller(
+            driver,
+            [
+                FilledMeter(record=m.record, specs=m.specs, period_s=plan.period_s, look_back_s=plan.back_fill_s)
+                for plan, meters in on_line.items()
+                for m in meters
+            ],
+            zone=config.zone,
+            clock=self._clock,
+            tolerance_s=config.clock.limit_s,
+            clocks=self._clocks,
+            book=self._store,
+            execute=self._execute,
+            writer=self.writer,
+            is_well=self._is_well,
+        )
+        return SpareTime(line, keeper, filler, clock=self._clock, retries=SPARE_RETRIES)
+
+    def _is_well(self, meter: str) -> bool:
+        status = self._status[meter]
+        return status.last_read_at is not None and not status.problem
 
     # -------------------------------------------------------------------------------------------- for the HTTP interface
 
@@ -143,74 +203,71 @@ class HeadEnd:
 
     def _line_status(self, line: Line) -> LineStatus:
         counters = {name: getattr(line.counters, name) for name in line.counters.__struct_fields__}
+        spare = self._spare[line.name].counters if line.name in self._spare else {}
         return LineStatus(
             name=line.name,
             protocol="dlt645",
             state="up" if line.is_up else "down",
             meters=self._per_line[line.name],
             problem=line.problem,
+            diagnosis=line.diagnosis,
             since=line.since,
             last_reply_at=line.last_reply_at,
             queued=line.queued,
-            counters=counters | {"noise_bytes": line.noise_bytes, "echoes": line.echoes},
+            counters=counters | spare | {"noise_bytes": line.noise_bytes, "echoes": line.echoes},
+            budget=self._budget(line),
         )
 
+    def _budget(self, line: Line) -> LineBudget:
+        """With the reply delays learnt so far; behind a tunnel whose rate is unknown they have the wire's time in them."""
+        learnt_s = line.patience.typical_s if line.timing.baud else None
+        return line_budget(line.name, line.timing, self._loads[line.name], reply_delay_s=learnt_s)
+
     def meters(self) -> Mapping[str, ApiMeterStatus]:
-        return _StatusView(self._status)
+        return _StatusView(self._status, self._clocks)
 
     def health(self) -> Health:
-        """The store speaks for itself; a dead line is no problem of the service."""
-        return Health()
+        """The store speaks for itself; a dead line is no problem of the service, a task of ours that fails is."""
+        return Health(problems=self._supervisor.problems)
 
-    async def read_now(self, meter_id: str, quantities: Sequence[str], /) -> Sequence[Read]:
-        """On-demand read, ahead of the plan; answers the caller and does not enter the feed. Raises HeadendError."""
+    async def read_now(self, meter_id: str, quantities: Sequence[str], /) -> Sequence[OnDemandRead]:
+        """On-demand read, ahead of the plan; answers the caller and does not enter the feed. Raises UnknownMeter, BadQuantity."""
         meter = self._meters.get(meter_id)
         if meter is None:
             raise UnknownMeter(f"no meter {meter_id!r} is served here; GET /v1/meters lists them")
         contract = load(meter.contract)
         plan = next(plan for plan in self._config.plans if plan.name == meter.plan)
-        reads: list[Read] = []
-        for quantity in quantities or plan.quantities:
-            spec = resolve(contract, quantity)
+        if quantities:
+            specs = {quantity: resolve(contract, quantity) for quantity in quantities}
+        else:
+            specs = _plannable(meter.contract, plan.quantities)
+        reads: list[OnDemandRead] = []
+        for quantity, spec in specs.items():
+            began = self._clock.monotonic()
             try:
                 reading = await self._drivers[meter.line].read(meter.address, spec, Priority.ON_DEMAND)
             except DriverError as error:
-                now = self._clock.now()
-                moment = now.replace(microsecond=0)
-                reads += reads_of(
-                    meter.id,
-                    spec,
-                    None,
-                    slot=moment,
-                    now=now,
-                    zone=self._config.zone,
-                    late=False,
-                    reason=feed_reason(error.kind),
-                )
+                took_s = self._clock.monotonic() - began
+                reads.append(unanswered(meter.id, quantity, spec, error, self._clock.now(), took_s))
             else:
-                now = self._clock.now()
-                reads += reads_of(
-                    meter.id,
-                    spec,
-                    reading.values,
-                    slot=now.replace(microsecond=0),
-                    now=now,
-                    zone=self._config.zone,
-                    late=False,
-                )
+                reads += answered(meter.id, quantity, reading, self._clock.now())
         return reads
 
 
 class _StatusView(Mapping[str, ApiMeterStatus]):
     """The pollers' own records in the words of the HTTP interface, made one at a time."""
 
-    def __init__(self, status: dict[str, MeterStatus]) -> None:
+    def __init__(self, status: dict[str, MeterStatus], clocks: dict[str, MeterClock]) -> None:
         self._status = status
+        self._clocks = clocks
 
     def __getitem__(self, meter_id: str) -> ApiMeterStatus:
         status = self._status[meter_id]
         return ApiMeterStatus(
-            last_read_at=status.last_read_at, last_problem=status.problem, last_problem_at=status.failing_since
+            last_read_at=status.last_read_at,
+            last_problem=status.problem,
+            last_problem_at=status.failing_since,
+            clock=self._clocks.get(meter_id),
         )
 
     def __iter__(self) -> Iterator[str]:
@@ -220,23 +277,24 @@ class _StatusView(Mapping[str, ApiMeterStatus]):
         return len(self._status)
 
 
-def _specs(contract_name: str, quantities: Sequence[str]) -> tuple[ItemSpec, ...]:
+def _plannable(contract_name: str, quantities: Sequence[str]) -> dict[str, ItemSpec]:
     """What a plan asks of a contract; quantities it cannot give were reported when the configuration was read."""
     contract = load(contract_name)
-    specs = []
+    specs: dict[str, ItemSpec] = {}
     for quantity in quantities:
         try:
-            specs.append(resolve_register(contract, quantity))
+            spec = resolve_register(contract, quantity)
         except BadQuantity:
             continue
-    return tuple(specs)
+        if spec not in specs.values():  # one register under two names is read once
+            specs[quantity] = spec
+    return specs
 
 
-async def _first_of(tasks: Sequence["asyncio.Task[object]"]) -> None:
-    """Wait for the first task to end; an error in it is raised."""
-    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in done:
-        task.result()
+async def _within(timeout_s: float, *waits: Awaitable[object]) -> None:
+    """Wait for all of them, but not for ever."""
+    if waits:
+        await asyncio.wait([asyncio.ensure_future(wait) for wait in waits], timeout=timeout_s)
 
 
 async def _end(tasks: Sequence["asyncio.Task[object]"]) -> None:
@@ -249,12 +307,19 @@ async def run_service(
     config: Config, *, on_ready: Callable[[Listening], None], stop: asyncio.Event | None = None
 ) -> None:
     """The whole service of one process, until SIGTERM or SIGINT. Raises StoreError, ListenError."""
-    clock = SystemClock()
     stop = stop or asyncio.Event()
     _stop_on_signals(stop)
+    with sole_owner(config.store), own_thread() as execute:
+        await _serve(config, execute, on_ready=on_ready, stop=stop)
+
+
+async def _serve(
+    config: Config, execute: Execute, *, on_ready: Callable[[Listening], None], stop: asyncio.Event
+) -> None:
+    clock = SystemClock()
     store = open_store(config.store, config.name)
     try:
-        head_end = HeadEnd(config, store, clock=clock, connect=connect, execute=in_thread)
+        head_end = HeadEnd(config, store, clock=clock, connect=connect, execute=execute)
         head_end.signal.advance(store.last_sequence())
         registry = CollectorRegistry()
         registry.register(StoreCollector(head_end.writer, head_end.signal))

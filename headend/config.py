@@ -2,30 +2,30 @@
 
 What is wrong inside a `[[lines]]`, `[[plans]]`, `[[meters]]` or `[[sinks]]` entry costs that entry and what hangs on it; the
 service runs for the rest. What is wrong in `[headend]`, `[api]` or `[control]`, or at the top, stops the start: there is no
-telling what else would be done wrongly. Two meters that claim the same id, or the same address on one line, are both left out,
-because guessing which is meant would put one customer's energy on another's bill.
+telling what else would be done wrongly; so does a table of meters that cannot be read. Two meters that claim the same id, or the
+same address on one line, are both left out, because guessing which is meant would put one customer's energy on another's bill.
 """
 
-import csv
+import os
 import re
 import tomllib
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgspec import Struct
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from firmware_contracts.contract import Contract, load
-from firmware_contracts.errors import ContractError
+from headend.config_meters import meters_of
+from headend.config_reader import Entry, Problem, Reader
+from headend.config_store import check_store_url, resolve_store_url
 from headend.drivers.errors import BadLineUrl
 from headend.drivers.transport import LineUrl
 from headend.errors import ConfigError
 from headend.model import MeterRecord
-from headend.quantities import BadQuantity, resolve_register
-from headend.toml_places import line_of
+from headend.scheduling.clock_check import ClockPolicy
+from headend.secrets import BadSecret, SecretRefs, is_reference
 from protocols.dlt645.session import Timing
 from protocols.errors import BadAddress
 from protocols.values import MeterAddress
@@ -38,19 +38,8 @@ PERIODS_S = (
     | {"1d": 86400}
 )
 PROTOCOLS = ("dlt645",)
-METER_COLUMNS = ("id", "line", "address", "contract", "plan")
 # A tunnel adds its own delay (mobile network, PLC) to the meter's: 3 s covers serial servers, GPRS needs a setting.
 TUNNEL_REPLY_TIMEOUT_S = 3.0
-
-
-class Problem(Struct, frozen=True):
-    """place: "headend.toml:31 meters[3].address"."""
-
-    place: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.text}"
 
 
 class LineConfig(Struct, frozen=True, kw_only=True):
@@ -62,12 +51,12 @@ class LineConfig(Struct, frozen=True, kw_only=True):
 
 
 class PlanConfig(Struct, frozen=True, kw_only=True):
-    """quantities: OBIS codes or "di:…", as written. late_after_s: a read captured later than this after its interval end is late."""
+    """quantities: OBIS codes or "di:…", as written. back_fill_s: how far back gaps are filled; 0: not at all."""
 
     name: str
     period_s: int
     quantities: tuple[str, ...]
-    late_after_s: float
+    back_fill_s: int = 3 * 86400
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -84,6 +73,8 @@ class Config(Struct, frozen=True, kw_only=True):
     plans: tuple[PlanConfig, ...]
     meters: tuple[MeterRecord, ...]
     sinks: tuple[str, ...]
+    secrets: SecretRefs = SecretRefs()
+    clock: ClockPolicy = ClockPolicy()
     problems: tuple[Problem, ...]
 
     @property
@@ -122,6 +113,18 @@ def _period(text: str) -> str:
     return text
 
 
+def _look_back(text: str) -> str:
+    if text != "off" and not re.fullmatch(r"[1-9]\d{0,2}[dh]", text):
+        raise ValueError(f'{text!r}; expected days or hours such as 7d or 36h, or "off"')
+    return text
+
+
+def _settlement(text: str) -> str:
+    if not re.fullmatch(r"(0[1-9]|1\d|2[0-8])([01]\d|2[0-3])", text):
+        raise ValueError(f"{text!r}; expected day and hour as in the meters, 0100 for the first of the month at 00:00")
+    return text
+
+
 def _line_url(text: str) -> str:
     try:
         LineUrl.parse(text)
@@ -131,7 +134,7 @@ def _line_url(text: str) -> str:
 
 
 def _secret(text: str) -> str:
-    if not text.startswith(("env:", "file:")):
+    if not is_reference(text):
         raise ValueError('expected "env:NAME" or "file:PATH"; secrets are never written into this file')
     return text
 
@@ -154,7 +157,7 @@ class _Table(BaseModel):
 class _Headend(_Table):
     name: Name = "headend"
     timezone: Annotated[str, AfterValidator(_zone)] = "Asia/Shanghai"
-    store: str = "sqlite:///headend.db"
+    store: Annotated[str, AfterValidator(check_store_url)] = "sqlite:///headend.db"
 
 
 class _Api(_Table):
@@ -165,6 +168,17 @@ class _Control(_Table):
     enabled: bool = False
 
 
+class _Secrets(_Table):
+    password: Annotated[str, AfterValidator(_secret)] | None = None
+    operator: Annotated[str, AfterValidator(_secret)] | None = None
+
+
+class _Clock(_Table):
+    correct: Literal["off", "broadcast", "write"] = "off"
+    limit_s: Annotated[float, Field(ge=5, le=240, strict=False)] = 60.0
+    settlements: Annotated[list[Annotated[str, AfterValidator(_settlement)]], Field(max_length=3)] = ["0100"]
+
+
 class _Line(_Table):
     name: Name
     url: Annotated[str, AfterValidator(_line_url)]
@@ -173,13 +187,14 @@ class _Line(_Table):
     turnaround_s: Annotated[float, Field(ge=0, le=10, strict=False)] = 0.0
     gap_s: Annotated[float, Field(gt=0, le=10, strict=False)] = 0.5
     preamble: Annotated[int, Field(ge=0, le=8)] = 4
-    retries: Annotated[int, Field(ge=0, le=10)] = 1
+    retries: Annotated[int, Field(ge=0, le=10)] = 2
 
 
 class _Plan(_Table):
     name: Name
     period: Annotated[str, AfterValidator(_period)]
     quantities: Annotated[list[str], Field(min_length=1)]
+    back_fill: Annotated[str, AfterValidator(_look_back)] = "3d"
 
 
 class _Meter(_Table):
@@ -188,6 +203,7 @@ class _Meter(_Table):
     address: Annotated[str, AfterValidator(_digits)]
     contract: str = "dlt645/base_2007"
     plan: str
+    password: Annotated[str, AfterValidator(_secret)] | None = None
 
 
 class _Sink(_Table):
@@ -197,59 +213,17 @@ class _Sink(_Table):
     secret: Annotated[str, AfterValidator(_secret)] | None = None
 
 
-_FATAL_TABLES: dict[str, type[_Table]] = {"headend": _Headend, "api": _Api, "control": _Control}
+_FATAL_TABLES: dict[str, type[_Table]] = {
+    "headend": _Headend,
+    "api": _Api,
+    "control": _Control,
+    "secrets": _Secrets,
+    "clock": _Clock,
+}
 _ENTRY_TABLES: dict[str, type[_Table]] = {"lines": _Line, "plans": _Plan, "meters": _Meter, "sinks": _Sink}
 
 
 # ------------------------------------------------------------------------------------------------ reading it
-
-
-class _Reader:
-    """Collects problems while the document is taken apart."""
-
-    def __init__(self, path: Path, text: str) -> None:
-        self.path = path
-        self.text = text
-        self.problems: list[Problem] = []
-        self.fatal: list[Problem] = []
-
-    def problem(self, where: tuple[str | int, ...], text: str, *, fatal: bool = False) -> None:
-        line = line_of(self.text, where)
-        place = f"{self.path.name}:{line}" if line else self.path.name
-        self._add(Problem(f"{place} {_dotted(where)}".rstrip(), text), fatal=fatal)
-
-    def row_problem(self, file: Path, row: int, column: str, text: str) -> None:
-        self._add(Problem(f"{file.name}:{row} {column}".rstrip(), text), fatal=False)
-
-    def _add(self, problem: Problem, *, fatal: bool) -> None:
-        (self.fatal if fatal else self.problems).append(problem)
-
-    def table(self, document: Mapping[str, Any], name: str) -> Any:
-        raw = document.get(name, {})
-        if not isinstance(raw, dict):
-            self.problem((name,), f"expected a table [{name}], got {type(raw).__name__}", fatal=True)
-            return _FATAL_TABLES[name]()
-        try:
-            return _FATAL_TABLES[name].model_validate(raw)
-        except ValidationError as error:
-            for where, text in _explain(error, _FATAL_TABLES[name]):
-                self.problem((name, *where), text, fatal=True)
-            return _FATAL_TABLES[name]()
-
-    def entries(self, document: Mapping[str, Any], name: str) -> list[tuple[tuple[str | int, ...], Any]]:
-        """The good entries of an array of tables, each with its place."""
-        raw = document.get(name, [])
-        if not isinstance(raw, list):
-            self.problem((name,), f"expected entries [[{name}]], got {type(raw).__name__}", fatal=True)
-            return []
-        good: list[tuple[tuple[str | int, ...], Any]] = []
-        for index, entry in enumerate(raw):
-            try:
-                good.append(((name, index), _ENTRY_TABLES[name].model_validate(entry)))
-            except ValidationError as error:
-                for where, text in _explain(error, _ENTRY_TABLES[name]):
-                    self.problem((name, index, *where), text)
-        return good
 
 
 def load_config(path: Path) -> Config:
@@ -262,39 +236,64 @@ def load_config(path: Path) -> Config:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
-    reader = _Reader(path, text)
+    reader = Reader(path, text)
     known = (*_FATAL_TABLES, *_ENTRY_TABLES)
     for key in document:
         if key not in known:
             reader.problem((key,), f"unknown key; expected one of {', '.join(known)}", fatal=True)
-    head, api, control = (reader.table(document, name) for name in _FATAL_TABLES)
-    lines = _lines(reader, document)
-    plans = _plans(reader, document)
-    meters = _meters(reader, document, lines, plans)
-    sinks = [entry.name for _, entry in _unique(reader, reader.entries(document, "sinks"), "name")]
+    tables = {name: reader.table(document, name, shape) for name, shape in _FATAL_TABLES.items()}
+    head, secrets, clock = tables["headend"], tables["secrets"], tables["clock"]
+    store = _store(reader, head.store)
+    written = {name: reader.entries(document, name, _ENTRY_TABLES[name]) for name in ("lines", "plans", "sinks")}
+    lines = _lines(reader, written["lines"])
+    plans = _plans(reader, written["plans"])
+    meters = meters_of(
+        reader,
+        document,
+        shape=_Meter,
+        lines=lines,
+        plans=plans,
+        written_lines=written["lines"],
+        written_plans=written["plans"],
+    )
+    sinks = [entry.good.name for entry in _uniquely_named(reader, written["sinks"]) if entry.good is not None]
     if reader.fatal:
         raise ConfigError("\n".join(str(problem) for problem in (*reader.fatal, *reader.problems)))
-    host, _, port = api.listen.rpartition(":")
+    host, _, port = tables["api"].listen.rpartition(":")
+    # Not in the records: those are stored.
+    passwords = {record.id: entry.password for record, entry in meters if entry.password is not None}
     return Config(
         path=path,
         name=head.name,
         zone=ZoneInfo(head.timezone),
-        store=_store_url(head.store, path),
+        store=store,
         host=host.strip("[]"),
         port=int(port),
-        control_enabled=control.enabled,
+        control_enabled=tables["control"].enabled,
         lines=tuple(lines.values()),
         plans=tuple(plans.values()),
-        meters=tuple(meters),
+        meters=tuple(record for record, _ in meters),
         sinks=tuple(sinks),
+        secrets=SecretRefs(password=secrets.password, operator=secrets.operator, passwords=passwords),
+        clock=ClockPolicy(correct=clock.correct, limit_s=clock.limit_s, settlements=tuple(clock.settlements)),
         problems=tuple(reader.problems),
     )
 
 
-def _lines(reader: _Reader, document: Mapping[str, Any]) -> dict[str, LineConfig]:
-    entries = _unique(reader, _unique(reader, reader.entries(document, "lines"), "name"), "url")
+def _store(reader: Reader, text: str) -> str:
+    try:
+        return resolve_store_url(text, reader.path)
+    except (BadSecret, ValueError) as error:
+        reader.problem(("headend", "store"), str(error), fatal=True)
+        return text
+
+
+def _lines(reader: Reader, written: list[Entry]) -> dict[str, LineConfig]:
+    unique = reader.unique(
+        _uniquely_named(reader, written), "url", _far_end, "goes where {count} lines go; a line has one owner"
+    )
     lines = {}
-    for _, entry in entries:
+    for entry in (found.good for found in unique if found.good is not None):
         url = LineUrl.parse(entry.url)
         default_s = Timing().reply_timeout_s if url.scheme == "serial" else TUNNEL_REPLY_TIMEOUT_S
         timing = Timing(
@@ -310,171 +309,37 @@ def _lines(reader: _Reader, document: Mapping[str, Any]) -> dict[str, LineConfig
     return lines
 
 
-def _plans(reader: _Reader, document: Mapping[str, Any]) -> dict[str, PlanConfig]:
+def _far_end(entry: Entry) -> Hashable | None:
+    """What a line's URL leads to, whatever its options say."""
+    text = entry.text("url")
+    try:
+        url = LineUrl.parse(text) if text is not None else None
+    except BadLineUrl:  # reported by the shape
+        return None
+    if url is None:
+        return None
+    if url.scheme == "serial":
+        return url.scheme, os.path.realpath(url.device)  # by-id names and ttyUSB numbers are the same port
+    return url.scheme, url.host.lower(), url.port
+
+
+def _plans(reader: Reader, written: list[Entry]) -> dict[str, PlanConfig]:
+    """Their quantities are checked with the meters, whose contracts decide."""
     plans = {}
-    for where, entry in _unique(reader, reader.entries(document, "plans"), "name"):
-        for index, quantity in enumerate(entry.quantities):
-            if entry.quantities.index(quantity) != index:
-                reader.problem((*where, "quantities"), f"{quantity!r} stands there twice")
+    for entry in (found.good for found in _uniquely_named(reader, written) if found.good is not None):
         period_s = PERIODS_S[entry.period]
         plans[entry.name] = PlanConfig(
             name=entry.name,
             period_s=period_s,
             quantities=tuple(dict.fromkeys(entry.quantities)),
-            late_after_s=period_s / 3,
+            back_fill_s=_look_back_s(entry.back_fill),
         )
     return plans
 
 
-def _meters(
-    reader: _Reader, document: Mapping[str, Any], lines: Mapping[str, LineConfig], plans: Mapping[str, PlanConfig]
-) -> list[MeterRecord]:
-    if isinstance(document.get("meters"), str):
-        found = _csv_meters(reader, (reader.path.parent / document["meters"]).resolve())
-    else:
-        found = [(_toml_reporter(reader, where), entry) for where, entry in reader.entries(document, "meters")]
-    contracts: dict[str, Contract | None] = {}
-    reported: set[tuple[str, str, str]] = set()
-    good = []
-    for report, entry in found:
-        if entry.line not in lines:
-            report("line", f"no line is named {entry.line!r}; expected one of {_names(lines)}")
-        elif entry.plan not in plans:
-            report("plan", f"no plan is named {entry.plan!r}; expected one of {_names(plans)}")
-        elif (contract := _contract(contracts, entry.contract, report)) is not None:
-            _check_quantities(reader, plans[entry.plan], contract, reported)
-            good.append((report, entry))
-    ids = Counter(entry.id for _, entry in good)
-    places = Counter((entry.line, entry.address) for _, entry in good)
-    meters = []
-    for report, entry in good:
-        if ids[entry.id] > 1:
-            report("id", f"{entry.id!r} is the id of {ids[entry.id]} meters; ids are unique, so none of them is read")
-        elif places[entry.line, entry.address] > 1:
-            report(
-                "address",
-                f"{entry.address} stands {places[entry.line, entry.address]} times on line {entry.line!r}; "
-                f"addresses on a line are unique, so none of them is read",
-            )
-        else:
-            meters.append(
-                MeterRecord(
-                    id=entry.id,
-                    line=entry.line,
-                    address=entry.address,
-                    contract=entry.contract,
-                    plan=entry.plan,
-                    protocol=lines[entry.line].protocol,
-                )
-            )
-    return meters
+def _look_back_s(text: str) -> int:
+    return 0 if text == "off" else int(text[:-1]) * {"d": 86400, "h": 3600}[text[-1]]
 
 
-def _contract(contracts: dict[str, Contract | None], name: str, report: Any) -> Contract | None:
-    if name not in contracts:
-        try:
-            contracts[name] = load(name)
-        except ContractError as error:
-            contracts[name] = None
-            report("contract", str(error))
-    elif contracts[name] is None:
-        report("contract", f"{name!r} cannot be used, see above")
-    return contracts[name]
-
-
-def _check_quantities(
-    reader: _Reader, plan: PlanConfig, contract: Contract, reported: set[tuple[str, str, str]]
-) -> None:
-    for quantity in plan.quantities:
-        key = (plan.name, quantity, contract.name)
-        if key in reported:
-            continue
-        reported.add(key)
-        try:
-            resolve_register(contract, quantity)
-        except BadQuantity as error:
-            reader.problem(("plans",), f"plan {plan.name!r}, quantity {quantity!r}: {error}")
-
-
-def _csv_meters(reader: _Reader, file: Path) -> list[tuple[Any, Any]]:
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reader.problem(("meters",), f"{file} cannot be read: {error}")
-        return []
-    rows = csv.DictReader(text.splitlines())
-    columns = tuple(rows.fieldnames or ())
-    if missing := [column for column in ("id", "line", "address", "plan") if column not in columns]:
-        reader.row_problem(file, 1, "", f"missing column {', '.join(missing)}; expected {','.join(METER_COLUMNS)}")
-        return []
-    found = []
-    for row in rows:
-        report = _row_reporter(reader, file, rows.line_num)
-        try:
-            found.append(
-                (report, _Meter.model_validate({key: value for key, value in row.items() if value not in (None, "")}))
-            )
-        except ValidationError as error:
-            for where, problem in _explain(error, _Meter):
-                report(_dotted(where), problem)
-    return found
-
-
-def _toml_reporter(reader: _Reader, where: tuple[str | int, ...]) -> Any:
-    return lambda key, text: reader.problem((*where, key), text)
-
-
-def _row_reporter(reader: _Reader, file: Path, row: int) -> Any:
-    return lambda column, text: reader.row_problem(file, row, column, text)
-
-
-def _unique(
-    reader: _Reader, entries: Iterable[tuple[tuple[str | int, ...], Any]], key: str
-) -> list[tuple[tuple[str | int, ...], Any]]:
-    """Entries whose `key` no other has; the others are reported, all of them."""
-    groups: dict[str, list[tuple[tuple[str | int, ...], Any]]] = defaultdict(list)
-    for where, entry in entries:
-        groups[getattr(entry, key)].append((where, entry))
-    for value, group in groups.items():
-        if len(group) > 1:
-            for where, _ in group:
-                reader.problem(
-                    (*where, key), f"{value!r} stands {len(group)} times; expected it once, so none of them is used"
-                )
-    return [group[0] for group in groups.values() if len(group) == 1]
-
-
-def _store_url(url: str, path: Path) -> str:
-    prefix = "sqlite:///"
-    if url.startswith(prefix) and not url.startswith(prefix + "/"):
-        return prefix + str((path.resolve().parent / url.removeprefix(prefix)).resolve())
-    return url
-
-
-def _explain(error: ValidationError, model: type[_Table]) -> list[tuple[tuple[str | int, ...], str]]:
-    """pydantic's findings in our words: what was expected, what came."""
-    found = []
-    for item in error.errors():
-        kind, came = item["type"], item.get("input")
-        if kind == "extra_forbidden":
-            text = f"unknown key; expected one of {', '.join(model.model_fields)}"
-        elif kind == "missing":
-            text = "missing"
-        elif kind == "value_error":
-            text = str(item["ctx"]["error"])
-        else:
-            message = item["msg"].removeprefix("Input should be ")
-            text = f"expected {message}, got {came!r}"
-        found.append((tuple(item["loc"]), text))
-    return found
-
-
-def _dotted(where: tuple[str | int, ...]) -> str:
-    text = ""
-    for part in where:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
-
-
-def _names(known: Mapping[str, Any]) -> str:
-    return ", ".join(known) or "(none is configured)"
+def _uniquely_named(reader: Reader, entries: list[Entry]) -> list[Entry]:
+    return reader.unique(entries, "name", lambda entry: entry.text("name"), "stands {count} times; expected it once")

@@ -4,9 +4,11 @@ HeadendError
 ├── ConfigError            the configuration cannot be used
 ├── StoreError             the store did not do what was asked
 │   ├── StoreUnavailable   full disk, locked file, lost connection: the same call may work later
+│   ├── StoreInUse         another head-end runs on this store
 │   ├── SchemaMismatch     the store's tables are not those of this program
 │   ├── ItemRefused        one item that can never be stored; the others can
 │   └── WriterFull         more was put than the queue may hold; await `room()` first
+├── UnknownMeter           no meter of this asset number is served here
 ├── TokenError             a token that cannot be created or revoked as asked
 ├── TooManySubscribers     every place for a waiting reader is taken
 └── ListenError            the HTTP address cannot be listened on
@@ -19,9 +21,11 @@ __all__ = [
     "ListenError",
     "SchemaMismatch",
     "StoreError",
+    "StoreInUse",
     "StoreUnavailable",
     "TokenError",
     "TooManySubscribers",
+    "UnknownMeter",
     "WriterFull",
 ]
 
@@ -46,6 +50,10 @@ class StoreUnavailable(StoreError):
     retryable = True
 
 
+class StoreInUse(StoreError):
+    """Another head-end runs on this store: both would poll the same lines."""
+
+
 class SchemaMismatch(StoreError):
     """The store's tables are not those of this program: never migrated, or by a newer program."""
 
@@ -58,6 +66,10 @@ class WriterFull(StoreError):
     """More was put than the queue may hold. The item was not taken; await `room()` before reading more."""
 
     retryable = True
+
+
+class UnknownMeter(HeadendError):
+    """No meter of this asset number is served here."""
 
 
 class TokenError(HeadendError):

@@ -1,6 +1,7 @@
 """Any frame, byte by byte, with the code that runs in production.
 
-Pure: bytes in, an explanation out. What is no frame is explained, too: why not, and what it looks like instead.
+Pure: bytes in, an explanation out. What is no frame is explained, too: why not, and what it looks like instead. What could be a
+password is never spelled out: only the bytes as they were given, and `payload`, hold it.
 """
 
 import binascii
@@ -9,71 +10,48 @@ from collections.abc import Iterable
 import crcmod.predefined
 from msgspec import Struct
 
-from firmware_contracts.contract import load
-from firmware_contracts.errors import ContractError
-from protocols.dlt645.control import ERROR, RATES, Control, Dialect, RelayOrder, error_phrases, function_name
+from headend.explain_items import ExplainedItem, item_name, items_of, pieces_of
+from protocols.dlt645.control import (
+    ERROR,
+    Control,
+    Dialect,
+    Function1997,
+    Function2007,
+    function_name,
+)
 from protocols.dlt645.frame import BROADCAST, FRAME_SIZE_MIN, HEADER_SIZE, LENGTH_AT, SECOND_START_AT, START, Frame
 from protocols.dlt645.framer import Framer, Heard
-from protocols.dlt645.items import Di, ItemValue, decode
+from protocols.dlt645.items import Di
+from protocols.dlt645.masking import mask_payload
 from protocols.dlt645.messages import (
-    Accepted,
-    AddressReply,
-    ClearRequest,
     FollowUpReply,
-    FollowUpRequest,
-    FreezeRequest,
     Message,
-    PasswordRequest,
-    RateReply,
-    RateRequest,
-    ReadReply,
-    ReadRequest,
-    Refused,
-    RelayReply,
-    RelayRequest,
-    SecurityRequest,
-    TerminalReply,
-    TerminalRequest,
-    TimeSync,
-    WriteAddressRequest,
-    WriteRequest,
     dialect_of,
 )
 from protocols.dlt645.messages import decode as decode_message
-from protocols.errors import FrameError, MessageError, ProtocolError
-from protocols.values import Unit
+from protocols.errors import FrameError, MessageError
 
 __all__ = ["ByteMeaning", "ExplainedItem", "Explanation", "NotHex", "explain", "parse_hex"]
 
-_CONTRACTS = {Dialect.V2007: "dlt645/base_2007", Dialect.V1997: "dlt645/base_1997"}
+CONTROL_AT = SECOND_START_AT + 1
 _crc_modbus = crcmod.predefined.mkCrcFun("modbus")
-
-RELAY_ORDERS = {
-    RelayOrder.TRIP: "trip",
-    RelayOrder.PERMIT_CLOSE: "close permitted",
-    RelayOrder.CLOSE: "direct close",
-    RelayOrder.TRIP_THEN_CLOSE: "trip, then direct close after N2 × 5 min",
-    RelayOrder.TRIP_THEN_PERMIT: "trip, then close permitted after N2 × 5 min",
-    RelayOrder.ALARM_ON: "alarm on",
-    RelayOrder.ALARM_OFF: "alarm off",
-    RelayOrder.PROTECT: "protect supply",
-    RelayOrder.PROTECT_OFF: "protect off",
+# (function, from the meter) of frames whose DATA begins with a DI.
+_WITH_DI: dict[Dialect, set[tuple[int, bool]]] = {
+    Dialect.V2007: {
+        *((function, True) for function in (Function2007.READ, Function2007.FOLLOW_UP, Function2007.SECURITY)),
+        *((function, False) for function in (Function2007.READ, Function2007.FOLLOW_UP, Function2007.SECURITY)),
+        (Function2007.WRITE, False),
+        (Function2007.CHANGE_PASSWORD, False),
+    },
+    Dialect.V1997: {
+        *((function, True) for function in (Function1997.READ, Function1997.FOLLOW_UP, Function1997.REPEAT)),
+        *((function, False) for function in (Function1997.READ, Function1997.FOLLOW_UP, Function1997.WRITE)),
+    },
 }
-OUTPUTS = {0: "clock second pulse", 1: "demand period pulse", 2: "tariff slot switching pulse"}
 
 
 class NotHex(ValueError):
     """Text that is no hex at all."""
-
-
-class ExplainedItem(Struct, frozen=True):
-    """value: decimal string, digits as the standard prints them, or text; None when the meter has no such measurement."""
-
-    name: str
-    obis: str | None
-    value: str | None
-    unit: str
-    at: str | None
 
 
 class ByteMeaning(Struct, frozen=True):
@@ -164,14 +142,16 @@ def _explain_frame(
     dialect = dialect_of(frame)
     message, misfit = _message(frame)
     problem = problem or misfit
-    items, item_problem = _items(message) if message is not None else ([], None)
-    di = _di_of(message, frame, dialect)
+    data = body[HEADER_SIZE : HEADER_SIZE + len(frame.payload)]
+    shown = mask_payload(frame.control, frame.payload).split()
+    items, item_problem = items_of(message, shown) if message is not None else ([], None)
+    di = _di_of(message)
     meanings = _Meanings(offset)
     noise = before.rstrip(b"\xfe")
     meanings.add(noise, "noise, no part of a frame")
     meanings.add(before[len(noise) :], "wake-up bytes, no part of the frame")
-    _shell(meanings, body, frame, parts, dialect)
-    _data(meanings, body[HEADER_SIZE : HEADER_SIZE + len(frame.payload)], message, items, len(di or "") // 2)
+    _shell(meanings, body, frame.address, parts, dialect)
+    _data(meanings, data, shown, message, items, len(di or "") // 2)
     expected = sum(body[:-2]) & 0xFF
     right = body[-2] == expected
     meanings.add(body[-2:-1], "checksum, right" if right else f"checksum, wrong: expected {expected:02X}H")
@@ -218,14 +198,14 @@ class _Meanings:
             self._offset += len(piece)
 
 
-def _shell(meanings: _Meanings, body: bytes, frame: Frame, parts: Control, dialect: Dialect) -> None:
+def _shell(meanings: _Meanings, body: bytes, address: str, parts: Control, dialect: Dialect) -> None:
     meanings.add(body[:1], "start")
-    meanings.add(body[1:7], _address_meaning(frame.address))
+    meanings.add(body[1:7], _address_meaning(address))
     meanings.add(body[7:8], "second start")
     flags = "error reply" if parts.error else "reply" if parts.from_meter else "request"
     more = ", more frames follow" if parts.follow else ""
     meanings.add(body[8:9], f"control: {flags}, {function_name(dialect, parts.function)}{more}")
-    meanings.add(body[9:10], f"length of DATA: {body[9]}")
+    meanings.add(body[9:10], f"length of DATA: {body[9]}" if len(body) > LENGTH_AT else "")
 
 
 def _address_meaning(address: str) -> str:
@@ -236,167 +216,36 @@ def _address_meaning(address: str) -> str:
     return f"address: {address}, low byte first"
 
 
-def _di_of(message: Message | None, frame: Frame, dialect: Dialect) -> str | None:
+def _di_of(message: Message | None) -> str | None:
     di = getattr(message, "di", None)
     return str(di) if isinstance(di, Di) else None
 
 
-def _data(meanings: _Meanings, data: bytes, message: Message | None, items: list[ExplainedItem], di_size: int) -> None:
-    """DATA as it came; what each piece says is told after −33H."""
+def _data(
+    meanings: _Meanings,
+    data: bytes,
+    shown: list[str],
+    message: Message | None,
+    items: list[ExplainedItem],
+    di_size: int,
+) -> None:
+    """DATA as it came; what each piece says is told after −33H, as far as it may be shown."""
     if di_size:
-        name = _item_name(getattr(message, "di", None))
+        name = item_name(getattr(message, "di", None))
         meanings.add(data[:di_size], f"DI {_minus_33(data[:di_size])[::-1].hex().upper()}{': ' + name if name else ''}")
     rest = data[di_size:]
     sequence = rest[-1:] if isinstance(message, FollowUpReply) and message.sequence is not None else b""
     rest = rest[: len(rest) - len(sequence)]
-    for size, meaning in _pieces(rest, message, items):
+    for size, meaning in pieces_of(rest, message, items):
         meanings.add(rest[:size], meaning)
         rest = rest[size:]
-    meanings.add(rest, f"DATA after −33H: {_minus_33(rest).hex(' ').upper()}")
+    end = len(data) - len(sequence)
+    meanings.add(rest, f"DATA after -33H: {' '.join(shown[end - len(rest) : end])}")
     meanings.add(sequence, f"SEQ {_minus_33(sequence).hex().upper()}H")
-
-
-def _pieces(data: bytes, message: Message | None, items: list[ExplainedItem]) -> list[tuple[int, str]]:
-    if isinstance(message, WriteRequest) and message.password:
-        return [
-            (4, f"password level {message.password.level:02X}H and password (not shown)"),
-            (4, "operator code (not shown)"),
-        ]
-    if isinstance(message, ClearRequest) and message.password:
-        return [
-            (4, f"password level {message.password.level:02X}H and password (not shown)"),
-            (4, "operator code (not shown)"),
-        ]
-    if isinstance(message, RelayRequest):
-        return [
-            (4, f"password level {message.password.level:02X}H and password (not shown)"),
-            (4, "operator code (not shown)"),
-            *([(1, f"{item.name}: {item.value}") for item in items[:2]]),
-            (6, "N3..N8: expiry of the order"),
-        ]
-    if isinstance(message, SecurityRequest):
-        return [(4, "operator code (not shown)")]
-    if isinstance(message, PasswordRequest):
-        return [(4, "old password (not shown)"), (4, "new password (not shown)")]
-    if isinstance(message, ReadRequest) and message.count is not None:
-        pieces = [(1, f"number of blocks N = {message.count:02X}H")]
-        return pieces + ([(5, f"from {_picture(message.start)}")] if message.start else [])
-    if isinstance(message, Refused):
-        return [(message.size, items[0].name)]
-    if items and len(data) % len(items) == 0:
-        size = len(data) // len(items)
-        return [(size, _item_meaning(item)) for item in items]
-    return []
-
-
-def _item_meaning(item: ExplainedItem) -> str:
-    value = "not measured (FF fill)" if item.value is None else f"{item.value} {item.unit}".rstrip()
-    return f"{item.name}: {value}" + (f" at {item.at}" if item.at and item.value is not None else "")
 
 
 def _minus_33(data: bytes) -> bytes:
     return bytes((byte - 0x33) & 0xFF for byte in data)
-
-
-# ------------------------------------------------------------------------------------------------ what it says
-
-
-def _items(message: Message) -> tuple[list[ExplainedItem], str | None]:
-    """The values in a message; the second part says why a reply's data could not be read."""
-    if isinstance(message, ReadReply | FollowUpReply):
-        return _reply_items(message)
-    if isinstance(message, Refused):
-        phrases = ", ".join(error_phrases(message.dialect, message.function, message.word, message.size))
-        word = f"{message.word:0{2 * message.size}X}"
-        return [_item(f"error word {word}H: {phrases}", word)], None
-    if isinstance(message, AddressReply):
-        return [_item("communication address", message.address)], None
-    if isinstance(message, WriteAddressRequest):
-        return [_item("new communication address", message.address)], None
-    if isinstance(message, TimeSync):
-        return [ExplainedItem("time", None, _picture(message.at), "", None)], None
-    if isinstance(message, FreezeRequest):
-        return [_item("freeze moment MMDDhhmm, 99 = any", message.moment)], None
-    if isinstance(message, RateRequest | RateReply):
-        rates = RATES[message.dialect]
-        name = f"rate {rates[message.word]} baud" if message.word in rates else "rate word that is no standard rate"
-        return [_item(name, f"{message.word:02X}")], None
-    if isinstance(message, RelayRequest):
-        return _relay_items(message), None
-    if isinstance(message, RelayReply) and message.state_word is not None:
-        return [_item("relay state word", f"{message.state_word:04X}")], None
-    if isinstance(message, TerminalRequest | TerminalReply):
-        return [_item(OUTPUTS.get(message.output, "unknown output"), f"{message.output:02X}")], None
-    if isinstance(message, FollowUpRequest) and message.sequence is not None:
-        return [_item("SEQ", f"{message.sequence:02X}")], None
-    if isinstance(message, WriteRequest):
-        return [
-            _item(
-                f"data to write ({_item_name(message.di) or 'private DI'}), low byte first", message.data.hex().upper()
-            )
-        ], None
-    if isinstance(message, Accepted):
-        return [], None
-    return [], None
-
-
-def _order_name(order: int) -> str:
-    return RELAY_ORDERS[RelayOrder(order)] if order in RelayOrder.__members__.values() else "unknown order"
-
-
-def _relay_items(message: RelayRequest) -> list[ExplainedItem]:
-    items = [_item(f"N1 {_order_name(message.order)}", f"{message.order:02X}")]
-    if message.delay is not None:
-        items.append(_item("N2", f"{message.delay:02X}"))
-    if message.expires is not None:
-        items.append(_item("expires", _picture(message.expires)))
-    return items
-
-
-def _reply_items(message: ReadReply | FollowUpReply) -> tuple[list[ExplainedItem], str | None]:
-    contract = load(_CONTRACTS[Dialect(message.di.dialect)])
-    try:
-        spec = contract.find(message.di)
-    except ContractError:
-        return [], None  # a private DI: bytes are shown, nothing is claimed
-    if not message.data:
-        return [], None
-    try:
-        values = decode(message.data, spec)
-    except ProtocolError as error:
-        if message.follow or isinstance(message, FollowUpReply):
-            return [], None  # one part of a longer reply cannot be read by itself
-        return [], f"the frame is right, but its data do not fit DI {message.di}: {error}"
-    return [_explained(value) for value in values], None
-
-
-def _explained(value: ItemValue) -> ExplainedItem:
-    return ExplainedItem(
-        value.name,
-        str(value.obis) if value.obis else None,
-        None if value.content is None else str(value.content),
-        "" if value.unit is Unit.BITS else value.unit.value,
-        value.at.isoformat() if value.at else None,
-    )
-
-
-def _item(name: str, value: str) -> ExplainedItem:
-    return ExplainedItem(name, None, value, "", None)
-
-
-def _item_name(di: object) -> str:
-    if not isinstance(di, Di):
-        return ""
-    try:
-        return load(_CONTRACTS[Dialect(di.dialect)]).find(di).name
-    except ContractError:
-        return ""
-
-
-def _picture(digits: str) -> str:
-    """YYMMDDhhmmss or YYMMDDhhmm as a person writes it; digits that are no date are shown all the same."""
-    date = f"20{digits[0:2]}-{digits[2:4]}-{digits[4:6]} {digits[6:8]}:{digits[8:10]}"
-    return date + (f":{digits[10:12]}" if len(digits) == 12 else "")
 
 
 # ------------------------------------------------------------------------------------------------ no right frame
@@ -410,33 +259,70 @@ def _explain_damaged(wire: bytes) -> Explanation:
     if start is None:
         return Explanation(problem=_no_frame(wire), bytes=[ByteMeaning(0, wire.hex(" ").upper(), "no frame")])
     body = wire[start:]
+    if len(body) <= LENGTH_AT or len(body) < FRAME_SIZE_MIN + body[LENGTH_AT]:
+        return _explain_cut(wire[:start], body)
     try:
         Frame.from_bytes(body)
         raise AssertionError("a right frame was overlooked")
     except FrameError as error:
         problem = str(error)
     size = FRAME_SIZE_MIN + body[LENGTH_AT]
-    if len(body) < size:
-        meanings = _Meanings(0)
-        meanings.add(wire[:start], "before the frame")
-        meanings.add(body, f"incomplete frame: {len(body)} of {size} bytes")
-        return Explanation(
-            protocol="dlt645-2007",
-            problem=problem,
-            addr=body[1:7][::-1].hex().upper(),
-            c=f"{body[8]:02X}",
-            len=body[LENGTH_AT],
-            bytes=meanings.found,
-        )
     frame = Frame(body[1:7][::-1].hex().upper(), body[8], _minus_33(body[HEADER_SIZE : HEADER_SIZE + body[LENGTH_AT]]))
     return _explain_frame(frame, wire[:start], body[:size], body[size:], 0, problem)
 
 
+def _explain_cut(before: bytes, body: bytes) -> Explanation:
+    """A frame that ends too early: what its first bytes tell all the same."""
+    has_control = len(body) > CONTROL_AT
+    parts = Control.from_byte(body[CONTROL_AT]) if has_control else None
+    address = body[1:7][::-1].hex().upper()
+    data = body[HEADER_SIZE:]
+    frame = Frame(address, body[CONTROL_AT] if has_control else 0, _minus_33(data))
+    dialect = dialect_of(frame)
+    di = _cut_di(frame, dialect)
+    size = FRAME_SIZE_MIN + body[LENGTH_AT] if len(body) > LENGTH_AT else None
+    meanings = _Meanings(0)
+    meanings.add(before, "before the frame")
+    if parts is None:
+        meanings.add(body, "start of a frame, cut off behind its second start")
+    else:
+        _shell(meanings, body, address, parts, dialect)
+        di_size = len(di or "") // 2
+        meanings.add(data[:di_size], f"DI {di}")
+        shown = " ".join(mask_payload(frame.control, frame.payload).split()[di_size:])
+        meanings.add(data[di_size:], f"DATA after -33H, cut off: {shown}")
+    return Explanation(
+        protocol=dialect.protocol,
+        problem=f"incomplete frame: {len(body)} of {size or f'at least {FRAME_SIZE_MIN}'} bytes",
+        dir=None if parts is None else "s2m" if parts.from_meter else "m2s",
+        addr=address,
+        c=f"{frame.control:02X}" if has_control else None,
+        fn=function_name(dialect, parts.function) if parts is not None else None,
+        error=parts is not None and parts.error,
+        follow=parts is not None and parts.follow,
+        len=body[LENGTH_AT] if len(body) > LENGTH_AT else None,
+        di=di,
+        bytes=meanings.found,
+    )
+
+
+def _cut_di(frame: Frame, dialect: Dialect) -> str | None:
+    """The DI of a frame that is not whole, when the function has one and all of it came."""
+    parts = frame.control_parts
+    size = 4 if dialect is Dialect.V2007 else 2
+    if parts.error or len(frame.payload) < size or (parts.function, parts.from_meter) not in _WITH_DI[dialect]:
+        return None
+    return str(Di.from_wire(frame.payload[:size]))
+
+
 def _frame_like(wire: bytes) -> int | None:
-    """Where 68H stands with another 68H seven bytes later and a length byte behind it; whole ones first."""
-    starts = [at for at in range(len(wire) - LENGTH_AT) if wire[at] == START and wire[at + SECOND_START_AT] == START]
-    whole = [at for at in starts if at + FRAME_SIZE_MIN + wire[at + LENGTH_AT] <= len(wire)]
-    return next(iter(whole or starts), None)
+    """Where 68H stands with another 68H seven bytes later; whole frames first, then those with a length byte."""
+    starts = [
+        at for at in range(len(wire) - SECOND_START_AT) if wire[at] == START and wire[at + SECOND_START_AT] == START
+    ]
+    headed = [at for at in starts if at + LENGTH_AT < len(wire)]
+    whole = [at for at in headed if at + FRAME_SIZE_MIN + wire[at + LENGTH_AT] <= len(wire)]
+    return next(iter(whole or headed or starts), None)
 
 
 def _no_frame(wire: bytes) -> str:

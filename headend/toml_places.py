@@ -7,7 +7,7 @@ value may be missed; then the place of the table around it is given.
 import re
 from collections import Counter
 
-__all__ = ["line_of"]
+__all__ = ["Places"]
 
 _HEADER = re.compile(r"\s*(\[\[?)\s*([^\]]+?)\s*\]\]?")
 _KEY = re.compile(r"\s*([A-Za-z0-9_-]+|\"[^\"]+\")\s*=")
@@ -15,14 +15,19 @@ _KEY = re.compile(r"\s*([A-Za-z0-9_-]+|\"[^\"]+\")\s*=")
 Path = tuple[str | int, ...]
 
 
-def line_of(text: str, path: Path) -> int | None:
-    """1-based line of `("meters", 3, "address")` in `text`, or of the nearest thing around it that has one."""
-    places = _places(text)
-    while path:
-        if path in places:
-            return places[path]
-        path = path[:-1]
-    return None
+class Places:
+    """Where things stand in one document. Looked through once: a fleet's file can have as many mistakes as meters."""
+
+    def __init__(self, text: str) -> None:
+        self._places = _places(text)
+
+    def line_of(self, path: Path) -> int | None:
+        """1-based line of `("meters", 3, "address")`, or of the nearest thing around it that has one."""
+        while path:
+            if path in self._places:
+                return self._places[path]
+            path = path[:-1]
+        return None
 
 
 def _places(text: str) -> dict[Path, int]:

@@ -15,7 +15,7 @@ from headend.api.deps import ApiDeps
 from headend.api.feed_routes import pull_feed, stream_feed
 from headend.api.meter_routes import list_meters, list_reads, one_meter, read_meter_now
 from headend.api.problems import EXCEPTION_HANDLERS, MEDIA_TYPE, ProblemRaised, problem, problem_response
-from headend.api.service_routes import healthz, list_lines, metrics
+from headend.api.service_routes import healthz, healthz_head, list_lines, metrics
 
 __all__ = ["create_app"]
 
@@ -33,6 +33,7 @@ def create_app(deps: ApiDeps, *, routes: tuple[Any, ...] = ()) -> Litestar:
     return Litestar(
         route_handlers=[
             healthz,
+            healthz_head,
             metrics,
             list_lines,
             list_meters,

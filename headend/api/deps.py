@@ -9,7 +9,9 @@ from prometheus_client import CollectorRegistry
 
 from headend.clock import Clock
 from headend.feed.live import FeedSignal
-from headend.model import Read
+from headend.model import MeterClock
+from headend.on_demand import OnDemandRead
+from headend.scheduling.budget import LineBudget
 from headend.store.store import Store
 from headend.store.tokens import Tokens
 from headend.store.writer import WriterHealth
@@ -21,7 +23,9 @@ class LineStatus(Struct, frozen=True, kw_only=True):
     """One line as its owner sees it now.
 
     state: "up" | "down" | "connecting" | …, the line's own words. problem: why it is not up; "" when nothing is wrong.
+    diagnosis: what is odd about it although it is up, such as a babbling device; "" when nothing is.
     since: when `state` began. last_reply_at: None before the first. counters: since the start, by name.
+    budget: what its plans take of its time, with the reply delays learnt so far.
     """
 
     name: str
@@ -29,18 +33,21 @@ class LineStatus(Struct, frozen=True, kw_only=True):
     state: str
     meters: int
     problem: str = ""
+    diagnosis: str = ""
     since: datetime | None = None
     last_reply_at: datetime | None = None
     queued: int = 0
     counters: dict[str, int] = {}
+    budget: LineBudget | None = None
 
 
 class MeterStatus(Struct, frozen=True, kw_only=True):
-    """One meter as the poller sees it now. None and "" where nothing is known since the start."""
+    """One meter as the poller sees it now. None and "" where nothing is known since the start; `clock` as measured last."""
 
     last_read_at: datetime | None = None
     last_problem: str = ""
     last_problem_at: datetime | None = None
+    clock: MeterClock | None = None
 
 
 class Health(Struct, frozen=True, kw_only=True):
@@ -68,10 +75,10 @@ class ReadNow(Protocol):
     """Reads quantities of one meter at once, ahead of the plan.
 
     quantities: as on the command line (OBIS, `di:…`, `reg:…`); empty means those of the meter's plan. A quantity that
-    could not be read comes back as a missing read with its reason. May raise HeadendError.
+    could not be read comes back with its problem. Raises UnknownMeter, BadQuantity; may raise HeadendError.
     """
 
-    def __call__(self, meter_id: str, quantities: Sequence[str], /) -> Awaitable[Sequence[Read]]: ...
+    def __call__(self, meter_id: str, quantities: Sequence[str], /) -> Awaitable[Sequence[OnDemandRead]]: ...
 
 
 class ApiDeps(Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from headend.api.auth import needs
 from headend.api.deps import ApiDeps
+from headend.api.parameters import refuse_unknown
 from headend.api.problems import problem
 from headend.store.tokens import Role
 
@@ -31,12 +32,14 @@ class FeedPage(Struct, frozen=True):
 
 @get("/v1/feed", opt=needs(Role.READ), responses={200: ResponseSpec(FeedPage, description="Events after the cursor.")})
 async def pull_feed(
+    request: Request[Any, Any, Any],
     state: State,
     after: Annotated[int, QueryParameter(description="Sequence of the last event you have; 0 from the beginning.")] = 0,
     limit: Annotated[int, QueryParameter(description="Events at most, 1 to 10000.")] = 1000,
 ) -> Response[bytes]:
     """Events after a sequence number, oldest first. An empty list means there is nothing newer yet."""
     deps: ApiDeps = state.deps
+    refuse_unknown(request, "after", "limit")
     if not 1 <= limit <= LIMIT_MAX:
         raise problem(400, f"limit must be 1 to {LIMIT_MAX}, found {limit}.")
     await _check_cursor(deps, after)
@@ -63,6 +66,7 @@ async def stream_feed(
 ) -> Stream:
     """The feed as server-sent events, from a sequence number on and then as it grows."""
     deps: ApiDeps = state.deps
+    refuse_unknown(request, "after")
     start = after if last_event_id is None else last_event_id
     await _check_cursor(deps, start)
     # A full house is told here, with a 503. The place itself is taken when the stream begins, since a reader that goes

@@ -8,16 +8,28 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 from msgspec import Struct
 
-from headend.errors import HeadendError, StoreUnavailable, TooManySubscribers
+from headend.errors import HeadendError, StoreUnavailable, TooManySubscribers, UnknownMeter
+from headend.quantities import BadQuantity
 
-__all__ = ["EXCEPTION_HANDLERS", "MEDIA_TYPE", "Problem", "ProblemRaised", "problem_response"]
+__all__ = [
+    "EXCEPTION_HANDLERS",
+    "MEDIA_TYPE",
+    "UNKNOWN_METER",
+    "Problem",
+    "ProblemRaised",
+    "problem",
+    "problem_response",
+]
 
 MEDIA_TYPE = "application/problem+json"
 _log = structlog.get_logger(__name__)
 
 
 class Problem(Struct, frozen=True, kw_only=True):
-    """type: stable name for programs. detail: what happened here. next_step: what to do about it."""
+    """type: stable name for programs. detail: what happened here. next_step: what to do about it.
+
+    problems, last_sequence: only in the 503 of /healthz; last_sequence is absent when the store cannot be read.
+    """
 
     type: str
     title: str
@@ -25,6 +37,7 @@ class Problem(Struct, frozen=True, kw_only=True):
     detail: str
     next_step: str
     problems: list[str] | msgspec.UnsetType = msgspec.UNSET
+    last_sequence: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class ProblemRaised(Exception):
@@ -46,7 +59,7 @@ _KINDS: dict[int, tuple[str, str, str]] = {
     401: (
         "unauthorized",
         "A valid token is needed",
-        "Send `Authorization: Bearer hdt_…`; `headend token create NAME --role read` makes one.",
+        "Send `Authorization: Bearer hdt_…`; `headend token create CONFIG` makes one with role read.",
     ),
     403: ("forbidden", "The token does not allow this", "Use a token with the role named in the detail."),
     404: ("not-found", "There is no such thing here", "Check the path and the id; /schema lists all paths."),
@@ -68,6 +81,10 @@ _KINDS: dict[int, tuple[str, str, str]] = {
         "Wait, then try again; /healthz says what is wrong.",
     ),
 }
+
+
+UNKNOWN_METER = "Check the asset number; GET /v1/meters lists all."
+_QUANTITY = "Name a quantity that the meter's contract offers: an OBIS code such as 1-0:1.8.0, or di:00010000."
 
 
 def problem(status: int, detail: str, *, next_step: str | None = None, name: str | None = None) -> ProblemRaised:
@@ -116,6 +133,10 @@ def _on_headend(request: Request[Any, Any, Any], error: HeadendError) -> Respons
         raised = problem(503, str(error))
         raised.headers["Retry-After"] = "5"
         return problem_response(raised)
+    if isinstance(error, BadQuantity):
+        return problem_response(problem(400, str(error), next_step=_QUANTITY))
+    if isinstance(error, UnknownMeter):
+        return problem_response(problem(404, str(error), next_step=UNKNOWN_METER))
     return problem_response(problem(502, str(error)))
 
 

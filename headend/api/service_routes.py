@@ -3,7 +3,7 @@
 import asyncio
 
 import msgspec
-from litestar import Response, get
+from litestar import Response, get, head
 from litestar.datastructures import State
 from msgspec import Struct
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -14,7 +14,7 @@ from headend.api.problems import ProblemRaised, problem, problem_response
 from headend.errors import StoreUnavailable
 from headend.store.tokens import Role
 
-__all__ = ["healthz", "list_lines", "metrics"]
+__all__ = ["healthz", "healthz_head", "list_lines", "metrics"]
 
 
 class Healthy(Struct, frozen=True):
@@ -35,20 +35,30 @@ class Lines(Struct, frozen=True):
 @get("/healthz", opt=PUBLIC, security=[{}])
 async def healthz(state: State) -> Response[bytes]:
     """200 while the head-end can do its work, 503 with what is wrong otherwise. Needs no token."""
-    deps: ApiDeps = state.deps
+    return await _health(state.deps)
+
+
+@head("/healthz", opt=PUBLIC, security=[{}])
+async def healthz_head(state: State) -> Response[None]:
+    """The status of GET without its body, as load balancers ask for it."""
+    return Response(None, status_code=(await _health(state.deps)).status_code)
+
+
+async def _health(deps: ApiDeps) -> Response[bytes]:
     problems = list(deps.status.health().problems)
     writer = deps.writer_health()
     if not writer.healthy:
         problems.append(f"Reads cannot be stored; {writer.queued} are kept in memory: {writer.last_error}.")
-    last = 0
+    last: int | msgspec.UnsetType = msgspec.UNSET
     try:
         last = await asyncio.to_thread(deps.store.last_sequence)
     except StoreUnavailable as error:
         problems.append(f"The store cannot be read: {error}.")
-    if not problems:
+    if not problems and last is not msgspec.UNSET:
         return Response(msgspec.json.encode(Healthy("ok", deps.name, last)), media_type="application/json")
     raised = problem(503, problems[0], name="unhealthy", next_step="See the runbook entry of each problem.")
-    return problem_response(ProblemRaised(msgspec.structs.replace(raised.problem, problems=problems)))
+    document = msgspec.structs.replace(raised.problem, problems=problems, last_sequence=last)
+    return problem_response(ProblemRaised(document))
 
 
 @get("/metrics", opt=needs(Role.READ), media_type="text/plain")

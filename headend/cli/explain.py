@@ -1,5 +1,6 @@
 """`headend explain HEX | -`"""
 
+import codecs
 import sys
 from typing import Annotated
 
@@ -7,7 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from headend.cli.output import ExitCode, fail, print_json, stdout
+from headend.cli.output import ExitCode, fail, print_json, print_table, stdout
 from headend.explain import Explanation, NotHex, explain, parse_hex
 
 __all__ = ["register"]
@@ -31,7 +32,8 @@ def explain_command(
 ) -> None:
     """Say what any frame means, byte by byte.
 
-    Exit code 0: every byte understood; 2: nothing to explain, no hex, or no DL/T 645 frame in it; 4: a damaged frame.
+    Exit code 0: every byte understood; 2: nothing to explain, no hex, or no DL/T 645 frame in it; 4: a damaged frame, or a right
+    one whose data do not fit.
     With `-` every line is explained and carries its own verdict; the exit code is 0.
     """
     text = " ".join(frame or [])
@@ -47,14 +49,16 @@ def explain_command(
     found = explain(wire)
     for explanation in found:
         _show(explanation, json=json)
-    if not all(explanation.valid for explanation in found):
+    if any(explanation.problem for explanation in found):
         is_ours = any((explanation.protocol or "").startswith("dlt645") for explanation in found)
         raise typer.Exit(ExitCode.CORRUPT if is_ours else ExitCode.USAGE)
 
 
 def _explain_stream(*, json: bool) -> None:
     seen = False
-    for line in sys.stdin:
+    for number, wire_line in enumerate(sys.stdin.buffer):
+        # Whatever comes through a pipe is looked at: bytes that are no text are no hex, and one bad line does not end the others.
+        line = wire_line.removeprefix(codecs.BOM_UTF8 if number == 0 else b"").decode("utf-8", "replace")
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         seen = True
@@ -81,7 +85,7 @@ def _show(explanation: Explanation, *, json: bool) -> None:
     if explanation.problem:
         stdout.print(f"[red]problem:[/] {escape(explanation.problem)}")
     for item in explanation.items:
-        value = "not measured" if item.value is None else f"{item.value} {item.unit}".rstrip()
+        value = "not measured" if item.value is None else f"{item.value} {item.unit}".rstrip() or '""'
         extra = "".join(f"  {escape(part)}" for part in (item.obis, item.at and f"at {item.at}") if part)
         stdout.print(f"  {escape(item.name)}: [bold]{escape(value)}[/]{extra}")
     table = Table(box=None, pad_edge=False)
@@ -89,5 +93,5 @@ def _show(explanation: Explanation, *, json: bool) -> None:
         table.add_column(column, justify="right" if column == "at" else "left", overflow="fold")
     for piece in explanation.bytes:
         table.add_row(str(piece.offset), piece.hex, escape(piece.meaning))
-    stdout.print(table)
+    print_table(table)
     stdout.print()

@@ -3,12 +3,12 @@
 import json as json_library
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.markup import escape
 
-from headend.cli.output import ExitCode, fail, stdout
+from headend.cli.output import ExitCode, fail, print_line, stdout
 
 if TYPE_CHECKING:
     import httpx
@@ -47,13 +47,17 @@ def tail(
 ) -> None:
     """Show events as they become durable.
 
-    Exit code 0: limit or end reached; 2: usage, or refused by the head-end; 3: no answer.
+    Exit code 0: limit or end reached; 2: usage, or refused by the head-end; 3: no answer, the head-end cannot serve its feed at
+    the moment, or it went away.
     """
     import httpx  # here: the commands for the field should not wait for it to load
 
     base = url or (_url_of(config) if config is not None else DEFAULT_URL)
     if not token:
         fail(f"no token: create one with `headend token create CONFIG`, and give it as --token or in {TOKEN_VARIABLE}")
+    token = token.strip()
+    if not token.isascii() or not token.isprintable():
+        fail("the token holds characters that no token has; expected hdt_… as `headend token create` printed it")
     headers = {"Authorization": f"Bearer {token}"}
     shown = 0
     try:
@@ -64,6 +68,8 @@ def tail(
                 shown += 1
                 if shown == limit:
                     return
+            if follow:
+                fail(f"{base} ended the stream after {shown} event(s); is the head-end stopping?", ExitCode.SILENT)
     except (httpx.TransportError, httpx.InvalidURL) as error:
         fail(f"{base} does not answer: {error}; is `headend run` running there?", ExitCode.SILENT)
 
@@ -79,18 +85,38 @@ def _url_of(config: Path) -> str:
 
 
 def _last_sequence(client: "httpx.Client") -> int:
-    return int(_checked(client.get("/healthz")).get("last_sequence", 0))
+    """Also of a head-end that is unwell, as long as its store can be read."""
+    answer = client.get("/healthz")
+    body = _body(answer)
+    last = body.get("last_sequence")
+    if isinstance(last, int) and answer.status_code in (200, 503):
+        return last
+    _refuse(answer, body)
 
 
 def _checked(answer: "httpx.Response") -> dict[str, Any]:
     """The JSON of a good answer; a problem document becomes an error of ours."""
+    body = _body(answer)
+    if answer.status_code != 200 or not isinstance(body.get("events"), list):
+        _refuse(answer, body)
+    return body
+
+
+def _body(answer: "httpx.Response") -> dict[str, Any]:
     try:
         body = answer.json()
-    except json_library.JSONDecodeError:
+    except ValueError:  # no JSON, or no text at all
         body = {}
-    if answer.is_error and answer.status_code != 503:
-        fail(f"refused: {body.get('title', answer.reason_phrase)}: {body.get('detail', '')}".rstrip(": "))
     return body if isinstance(body, dict) else {}
+
+
+def _refuse(answer: "httpx.Response", body: dict[str, Any]) -> NoReturn:
+    if answer.is_success:
+        fail(f"{answer.url} is no feed of a head-end; is the address right?")
+    why = f"{body.get('title', answer.reason_phrase)}: {body.get('detail', '')}".rstrip(": ")
+    if answer.status_code >= 500:
+        fail(f"the head-end cannot serve its feed at the moment: {why}", ExitCode.SILENT)
+    fail(f"refused: {why}")
 
 
 def _events(client: "httpx.Client", after: int, *, follow: bool) -> Iterator[str]:
@@ -105,9 +131,9 @@ def _events(client: "httpx.Client", after: int, *, follow: bool) -> Iterator[str
                 return
             after = page["next"]
     with client.stream("GET", "/v1/feed/stream", params={"after": after}) as answer:
-        if answer.is_error:
+        if answer.status_code != 200 or "text/event-stream" not in answer.headers.get("Content-Type", ""):
             answer.read()
-            _checked(answer)
+            _refuse(answer, _body(answer))
         for line in answer.iter_lines():
             if line.startswith("data:"):
                 yield line.removeprefix("data:").strip()
@@ -115,7 +141,7 @@ def _events(client: "httpx.Client", after: int, *, follow: bool) -> Iterator[str
 
 def _show(event: str, *, json: bool) -> None:
     if json:
-        typer.echo(event)
+        print_line(event.encode())
         return
     parsed = json_library.loads(event)
     data = parsed["data"]
@@ -123,11 +149,9 @@ def _show(event: str, *, json: bool) -> None:
     if parsed["type"] != "headend.read.v1":
         stdout.print(escape(f"{head}  {parsed['type']}  {json_library.dumps(data, ensure_ascii=False)}"))
         return
-    value = (
-        f"[bold]{data['value']}[/] {data['unit']}"
-        if data["value"] is not None
-        else f"[red]missing: {data.get('reason', '')}[/]"
-    )
-    stdout.print(
-        f"{escape(head)}  {data['obis']:<14} {value}  [dim]{data['interval_end']}  {', '.join(data['quality'])}[/]"
-    )
+    if data["value"] is not None:
+        value = f"[bold]{escape(data['value'])}[/] {escape(data['unit'])}"
+    else:
+        value = f"[red]missing: {escape(data.get('reason', ''))}[/]"
+    tail = escape(f"{data['interval_end']}  {', '.join(data['quality'])}")
+    stdout.print(f"{escape(head)}  {escape(data['obis']):<14} {value}  [dim]{tail}[/]")

@@ -4,8 +4,8 @@ import logging
 
 import typer
 
-from headend.cli import explain, feed, read, service, token
-from headend.cli.output import ExitCode, fail
+from headend.cli import contract, explain, feed, read, scan, service, token
+from headend.cli.output import ExitCode, fail, forgive_encoding
 from headend.errors import HeadendError
 from headend.observability import configure_logs
 
@@ -24,10 +24,13 @@ read.register(app)
 explain.register(app)
 feed.register(app)
 token.register(app)
+contract.register(app)
+scan.register(app)
 
 
 def main() -> None:
     """Errors of ours become one line and an exit code; a traceback means a bug."""
+    forgive_encoding()
     configure_logs(level=logging.WARNING)  # commands speak for themselves; `run` asks for more
     try:
         app()

@@ -1,4 +1,4 @@
-"""What all commands share: exit codes, where errors go, how JSON is printed."""
+"""What all commands share: exit codes, where errors go, how JSON and tables are printed."""
 
 import enum
 import sys
@@ -7,11 +7,25 @@ from typing import Any, NoReturn
 import msgspec
 import typer
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from headend.drivers.errors import DriverError
 from headend.errors import HeadendError
 
-__all__ = ["ExitCode", "exit_code_of", "fail", "print_json", "stderr", "stdout"]
+__all__ = [
+    "ExitCode",
+    "exit_code_of",
+    "fail",
+    "forgive_encoding",
+    "print_json",
+    "print_line",
+    "print_table",
+    "stderr",
+    "stdout",
+]
+
+PIPE_WIDTH = 10_000  # a pipe has no width; rich would assume 80 columns and cut what does not fit
 
 stdout = Console(highlight=False, soft_wrap=True)
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -34,6 +48,8 @@ _BY_KIND = {
     "corrupt": ExitCode.CORRUPT,
     "refused": ExitCode.REFUSED,
     "unsupported": ExitCode.REFUSED,
+    "unconfirmed": ExitCode.CONTRADICTED,
+    "contradicted": ExitCode.CONTRADICTED,
 }
 
 
@@ -43,17 +59,36 @@ def exit_code_of(error: HeadendError) -> ExitCode:
     return ExitCode.USAGE
 
 
+def forgive_encoding() -> None:
+    """A terminal that cannot show a sign gets a question mark for it, not a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
 def fail(text: str, code: ExitCode = ExitCode.USAGE) -> NoReturn:
     """One message on standard error, and out."""
-    stderr.print(f"[bold red]error:[/] {_escape(text)}")
+    stderr.print(Text.assemble(("error:", "bold red"), " ", text))
     raise typer.Exit(code)
 
 
 def print_json(value: Any) -> None:
     """One JSON document on one line of standard output, flushed: readers may be waiting for it."""
-    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    print_line(msgspec.json.encode(value))
+
+
+def print_line(line: bytes) -> None:
+    """One line for programs: UTF-8 whatever the terminal's encoding is."""
     sys.stdout.flush()
+    sys.stdout.buffer.write(line + b"\n")
+    sys.stdout.buffer.flush()
 
 
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
+def print_table(table: Table) -> None:
+    """All of it: on a terminal what is too wide is folded, through a pipe nothing is."""
+    if stdout.is_terminal:
+        for column in table.columns:
+            column.overflow = "fold"
+        stdout.print(table)
+    else:
+        Console(file=sys.stdout, width=PIPE_WIDTH, highlight=False, soft_wrap=True).print(table)

@@ -1,27 +1,24 @@
 """`headend read LINE METER [QUANTITY]…`: one-shot read, no configuration needed."""
 
 import asyncio
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 import typer
-from msgspec import Struct
 from rich.markup import escape
 from rich.table import Table
 
-from firmware_contracts.contract import load
 from firmware_contracts.errors import ContractError
-from headend.cli.output import ExitCode, exit_code_of, fail, print_json, stderr, stdout
+from headend.cli.output import ExitCode, exit_code_of, fail, print_json, print_table, stderr
 from headend.clock import SystemClock
 from headend.config import TUNNEL_REPLY_TIMEOUT_S
+from headend.drivers.dialect import base_contract, detect_dialect
 from headend.drivers.dlt645 import Dlt645Driver, ItemReading
 from headend.drivers.errors import DriverError, LineDown
 from headend.drivers.line import Line, Priority
 from headend.drivers.transport import LineUrl, connect
 from headend.errors import HeadendError
-from headend.feed.envelope import iso_utc
-from headend.quantities import resolve
+from headend.on_demand import OnDemandRead, answered, unanswered
+from headend.quantities import load_contract, resolve
 from protocols.dlt645.items import ItemSpec
 from protocols.dlt645.session import Timing
 from protocols.errors import BadAddress
@@ -30,26 +27,7 @@ from protocols.values import MeterAddress
 __all__ = ["register"]
 
 DEFAULT_QUANTITY = "1-0:1.8.0"
-
-
-class _Shown(Struct, kw_only=True, omit_defaults=False):
-    """One line of the answer, as design 5.2 names it; `problem` and `kind` only where there is one."""
-
-    meter: str
-    quantity: str
-    obis: str | None
-    name: str = ""
-    value: str | None
-    unit: str | None
-    at: str | None = None
-    read_at: str | None = None
-    received_at: str
-    quality: list[str]
-    wire_sent: str
-    wire_received: str
-    elapsed_ms: float
-    problem: str | msgspec.UnsetType = msgspec.UNSET
-    kind: str | msgspec.UnsetType = msgspec.UNSET
+AUTO = "auto"
 
 
 def register(app: typer.Typer) -> None:
@@ -69,7 +47,10 @@ def read_command(
     ] = None,
     protocol: Annotated[str, typer.Option(help="dlt645")] = "dlt645",
     contract: Annotated[
-        str, typer.Option(help="What the meter promises: a contract's name or file.")
+        str,
+        typer.Option(
+            help="What the meter promises: a contract's name or file; auto: ask the meter which edition it speaks."
+        ),
     ] = "dlt645/base_2007",
     timeout: Annotated[
         float | None, typer.Option(help="Seconds to the first byte of a reply.  [default: 1 serial, 3 tcp]")
@@ -83,7 +64,8 @@ def read_command(
 ) -> None:
     """Read quantities of one meter, now.
 
-    Exit code 0: all read; 2: usage, or the line does not open; 3: silent; 4: corrupt reply; 5: refused by the meter.
+    Exit code 0: all read; 2: usage, or the line does not open; 3: silent, or hung up without a byte; 4: corrupt reply, or hung
+    up in the middle of one; 5: refused by the meter.
     """
     if protocol != "dlt645":
         fail(f"protocol {protocol!r} is not served by this version; expected dlt645")
@@ -92,12 +74,16 @@ def read_command(
     try:
         url = LineUrl.parse(line)
         address = _address(meter)
-        known = load(contract)
+        default_s = Timing().reply_timeout_s if url.scheme == "serial" else TUNNEL_REPLY_TIMEOUT_S
+        timing = Timing(baud=url.baud, reply_timeout_s=timeout or default_s)
+        if contract == AUTO:
+            contract = asyncio.run(_detect(url, timing, address))
+        known = load_contract(contract)
         specs = [(quantity, resolve(known, quantity)) for quantity in quantities or [DEFAULT_QUANTITY]]
     except (HeadendError, ContractError, BadAddress) as error:
-        fail(str(error))
-    default_s = Timing().reply_timeout_s if url.scheme == "serial" else TUNNEL_REPLY_TIMEOUT_S
-    timing = Timing(baud=url.baud, reply_timeout_s=timeout or default_s)
+        if json and isinstance(error, LineDown):
+            print_json([])
+        fail(str(error), _exit_code(error) if isinstance(error, LineDown) and error.wire_sent else ExitCode.USAGE)
     try:
         shown, code = asyncio.run(_read_all(url, timing, address, specs, retries))
     except LineDown as error:
@@ -109,6 +95,25 @@ def read_command(
     else:
         _show(shown)
     raise typer.Exit(code)
+
+
+async def _detect(url: LineUrl, timing: Timing, address: str) -> str:
+    """Name of the base contract of the edition that the meter answers in; the evidence goes to standard error."""
+    line = Line(url.text, url, timing, connect=connect, clock=SystemClock())
+    await line.connect()
+    try:
+        found = await detect_dialect(line, address)
+    finally:
+        line.close()
+    for evidence in found.evidence:
+        stderr.print(f"[dim]{escape(str(evidence))}[/]")
+    if found.dialect is None:
+        worst = ExitCode.CORRUPT if any(one.outcome == "corrupt" for one in found.evidence) else ExitCode.SILENT
+        fail(
+            f"{address} answers in neither edition of DL/T 645; name one with --contract, or look for it: headend scan",
+            worst,
+        )
+    return base_contract(found.dialect)
 
 
 def _address(meter: str) -> str:
@@ -124,88 +129,69 @@ def _address(meter: str) -> str:
 
 async def _read_all(
     url: LineUrl, timing: Timing, address: str, specs: list[tuple[str, ItemSpec]], retries: int
-) -> tuple[list[_Shown], ExitCode]:
+) -> tuple[list[OnDemandRead], ExitCode]:
     clock = SystemClock()
     line = Line(url.text, url, timing, connect=connect, clock=clock)
     driver = Dlt645Driver(line, retries=retries)
-    shown: list[_Shown] = []
+    shown: list[OnDemandRead] = []
     code = ExitCode.GOOD
-    await line.connect()
+    await line.connect()  # what cannot be opened at all is said once, not once per quantity
     try:
         for quantity, spec in specs:
+            began = clock.monotonic()
             try:
-                reading = await driver.read(address, spec, Priority.ON_DEMAND)
+                reading = await _read_one(line, driver, address, spec, retries)
             except DriverError as error:
-                code = code or exit_code_of(error)
-                shown.append(_failed(address, quantity, spec, error, clock.now()))
+                code = code or _exit_code(error)
+                shown.append(unanswered(address, quantity, spec, error, clock.now(), clock.monotonic() - began))
             else:
-                shown += _shown(quantity, reading, clock.now())
+                shown += answered(reading.address, quantity, reading, clock.now())
     finally:
         line.close()
     return shown, code
 
 
-def _shown(quantity: str, reading: ItemReading, now: datetime) -> list[_Shown]:
-    return [
-        _Shown(
-            meter=reading.address,
-            quantity=quantity,
-            obis=str(value.obis) if value.obis else None,
-            name=value.name,
-            value=None if value.content is None else str(value.content),
-            unit=value.unit.value,
-            at=value.at.isoformat() if value.at else None,
-            received_at=iso_utc(now),
-            quality=["missing"] if value.content is None else ["measured"],
-            wire_sent=_hex(reading.wire_sent),
-            wire_received=_hex(reading.wire_received),
-            elapsed_ms=round(reading.elapsed_s * 1000, 1),
-        )
-        for value in reading.values
-    ]
+async def _read_one(line: Line, driver: Dlt645Driver, address: str, spec: ItemSpec, retries: int) -> ItemReading:
+    """Reconnects when the connection breaks: serial servers hang up for reasons of their own."""
+    broken: LineDown | None = None
+    for tries_left in range(retries, -1, -1):
+        try:
+            if not line.is_up:
+                await line.connect()
+            return await driver.read(address, spec, Priority.ON_DEMAND)
+        except LineDown as error:
+            if broken is None or error.wire_sent:  # what was heard before the break says more than a vain reconnect
+                broken = error
+            if not tries_left:
+                raise broken from None
+    raise AssertionError("the loop returns or raises")
 
 
-def _failed(address: str, quantity: str, spec: ItemSpec, error: DriverError, now: datetime) -> _Shown:
-    return _Shown(
-        meter=address,
-        quantity=quantity,
-        obis=str(spec.obis) if spec.obis else None,
-        name=spec.name,
-        value=None,
-        unit=None,
-        received_at=iso_utc(now.astimezone(UTC)),
-        quality=["missing"],
-        wire_sent=_hex((error.wire_sent,)),
-        wire_received=_hex((error.wire_received,)),
-        elapsed_ms=0.0,
-        problem=str(error),
-        kind=error.kind,
-    )
+def _exit_code(error: DriverError) -> ExitCode:
+    """A connection that breaks after it was open is the far end's silence, or damage when bytes had come."""
+    if isinstance(error, LineDown):
+        return ExitCode.CORRUPT if error.wire_received.strip(b"\xfe") else ExitCode.SILENT
+    return exit_code_of(error)
 
 
-def _hex(wires: tuple[bytes, ...]) -> str:
-    return " ".join(wire.hex(" ").upper() for wire in wires if wire)
-
-
-def _show(shown: list[_Shown]) -> None:
+def _show(shown: list[OnDemandRead]) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("meter", "quantity", "name", "value", "unit", "at", "ms"):
         table.add_column(column, justify="right" if column in ("value", "ms") else "left")
-    problems: dict[str, Any] = {}
     for read in shown:
         if isinstance(read.problem, str):
-            problems[read.quantity] = read
-        else:
-            table.add_row(
-                read.meter,
-                read.obis or read.quantity,
-                escape(read.name),
-                read.value or "not measured",
-                read.unit,
-                read.at or "",
-                f"{read.elapsed_ms:.0f}",
-            )
+            continue
+        table.add_row(
+            read.meter,
+            escape(read.obis or read.quantity),
+            escape(read.name),
+            "not measured" if read.value is None else escape(read.value) or '""',
+            read.unit,
+            read.at or "",
+            f"{read.elapsed_ms:.0f}",
+        )
     if table.row_count:
-        stdout.print(table)
-    for quantity, read in problems.items():
-        stderr.print(f"[bold red]{read.kind}:[/] {escape(quantity)} of {read.meter}: {escape(read.problem)}")
+        print_table(table)
+    for read in shown:
+        if isinstance(read.problem, str):
+            stderr.print(f"[bold red]{read.kind}:[/] {escape(f'{read.quantity} of {read.meter}: {read.problem}')}")

@@ -3,22 +3,30 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
+from rich import box
 from rich.markup import escape
+from rich.table import Table
 
-from headend.cli.output import ExitCode, fail, print_json, stderr, stdout
+from headend.budgets import budgets_of
+from headend.cli.output import ExitCode, fail, print_json, print_table, stderr, stdout
 from headend.config import Config, load_config
 from headend.errors import ConfigError, HeadendError
 from headend.observability import configure_logs
+from headend.scheduling.budget import LineBudget
 
 if TYPE_CHECKING:
     from headend.api.server import Listening
 
 __all__ = ["register"]
+
+LINES_SHOWN_MAX = 20
+SHARE_TIGHT = 0.6
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The configuration file, headend.toml.")]
 
@@ -39,7 +47,7 @@ name = "line-1"
 url = "serial:///dev/ttyUSB0?baud=2400&parity=E"
 protocol = "dlt645"
 # reply_timeout_s = 1.0           # seconds to the first byte of a reply; 3 s by default on tcp://
-# retries = 1
+# retries = 2
 
 [[plans]]
 name = "residential"
@@ -78,18 +86,21 @@ def init_command(
         fail(f"{path} exists already and is left as it is; remove it first, or give another directory")
     except OSError as error:
         fail(f"{path} cannot be written: {error.strerror}")
-    stdout.print(f"wrote {path}; next: edit the line and the meters, then `headend check {path}`")
+    stdout.print(escape(f"wrote {path}; next: edit the line and the meters, then `headend check {path}`"))
 
 
 def check_command(
     config: ConfigFile,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Validate configuration and contracts; every problem on its own line. Exit code 2 when there is one."""
+    """Validate configuration, contracts and line-time budget; every problem on its own line. Exit code 2 when there is one."""
     loaded: Config | None = None
+    budgets: list[LineBudget] = []
     try:
         loaded = load_config(config)
+        budgets = budgets_of(loaded)
         problems = [str(problem) for problem in loaded.problems]
+        problems += [f"line-time budget: {budget.text}" for budget in budgets if not budget.fits]
     except ConfigError as error:
         problems = str(error).splitlines()
     if json:
@@ -99,12 +110,14 @@ def check_command(
                 "problems": problems,
                 "lines": len(loaded.lines) if loaded else 0,
                 "meters": len(loaded.meters) if loaded else 0,
+                "budget": [msgspec.to_builtins(budget) for budget in budgets],
             }
         )
     else:
         for problem in problems:
             stdout.print(escape(problem))
         if loaded is not None:
+            _print_budgets(budgets)
             verdict = "[green]ok:[/]" if not problems else f"[red]{len(problems)} problem(s);[/] usable all the same:"
             stdout.print(f"{verdict} {len(loaded.lines)} lines, {len(loaded.meters)} meters, {len(loaded.plans)} plans")
             if loaded.sinks:
@@ -113,6 +126,37 @@ def check_command(
                 )
     if problems:
         raise typer.Exit(ExitCode.USAGE)
+
+
+def _print_budgets(budgets: Sequence[LineBudget]) -> None:
+    """What the plans take of each line's time, the fullest lines first."""
+    if not any(budget.plans for budget in budgets):
+        return
+    table = Table(title="line-time budget", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("line", overflow="fold")
+    table.add_column("baud", justify="right")
+    table.add_column("plan", overflow="fold")
+    for heading in ("meters", "round", "of period", "of line"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for budget in sorted(budgets, key=lambda budget: -budget.share)[:LINES_SHOWN_MAX]:
+        colour = "red" if not budget.fits else "yellow" if budget.share > SHARE_TIGHT else "green"
+        for number, plan in enumerate(budget.plans):
+            table.add_row(
+                escape(budget.line) if number == 0 else "",
+                f"{budget.baud}{'?' if budget.baud_assumed else ''}" if number == 0 else "",
+                escape(plan.plan),
+                str(plan.meters),
+                f"{plan.round_s:.1f} s",
+                f"{plan.share:.1%}",
+                f"[{colour}]{budget.share:.1%}[/]" if number == 0 else "",
+            )
+    print_table(table)
+    if len(budgets) > LINES_SHOWN_MAX:
+        stdout.print(f"and {len(budgets) - LINES_SHOWN_MAX} lines that are less full; --json shows all")
+    if any(budget.baud_assumed and budget.plans for budget in budgets):
+        stdout.print(
+            "? the rate behind the tunnel is not known and was assumed: write tcp://host:port?baud=2400 to say it"
+        )
 
 
 def run_command(

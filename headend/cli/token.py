@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from headend.cli.output import print_json, stderr, stdout
+from headend.cli.output import print_json, print_table, stderr, stdout
 from headend.clock import SystemClock
 from headend.config import load_config
 
@@ -57,7 +58,7 @@ def create(
         print_json({"name": name, "roles": roles, "token": plain})
         return
     typer.echo(plain)
-    stderr.print(f"token {name!r} with role {', '.join(roles)}; keep it, it is not shown again")
+    stderr.print(escape(f"token {name!r} with role {', '.join(roles)}; keep it, it is not shown again"))
 
 
 def list_(config: ConfigFile = DEFAULT, json: Annotated[bool, typer.Option("--json")] = False) -> None:
@@ -81,12 +82,12 @@ def list_(config: ConfigFile = DEFAULT, json: Annotated[bool, typer.Option("--js
         table.add_column(column)
     for token in found:
         table.add_row(
-            token.name,
+            escape(token.name),
             ", ".join(sorted(role.value for role in token.roles)),
             f"{token.created_at:%Y-%m-%d %H:%M}",
             f"{token.revoked_at:%Y-%m-%d %H:%M}" if token.revoked_at else "",
         )
-    stdout.print(table)
+    print_table(table)
 
 
 def revoke(
@@ -95,4 +96,4 @@ def revoke(
 ) -> None:
     """Revoke a token; it stops working at once, in the running service, too."""
     _tokens(config).revoke_token(name)
-    stdout.print(f"token {name!r} is revoked")
+    stdout.print(escape(f"token {name!r} is revoked"))

@@ -1,6 +1,7 @@
 """`explain` on every vector, on damage, and on things that are no frames."""
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -13,9 +14,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headend.explain import Explanation, NotHex, explain, parse_hex
+from protocols.dlt645.control import Dialect
+from protocols.dlt645.items import Di
+from protocols.dlt645.messages import (
+    Message,
+    Password,
+    PasswordReply,
+    PasswordRequest,
+    ReadReply,
+    WriteRequest,
+    encode,
+)
 from tests.vectors import constructed_vectors, dlt645_vectors
 
 HEADEND = Path(sys.executable).parent / "headend"
+OLD = Password(4, bytes.fromhex("ABCDEF"))
+NEW = Password(4, bytes.fromhex("FEDCBA"))
 
 # Where the vector's `value` is right but written in another way than ours, or is no value of the frame.
 OTHER_SPELLING: dict[str, tuple[str, list[str | None]]] = {
@@ -210,3 +224,77 @@ def test_passwords_and_operator_codes_are_not_shown_as_values() -> None:
     (found,) = explain(bytes.fromhex("68611001301215681C10356A3935343333334D333333336345CC2C16"))
     assert not any("370602" in str(item) for item in found.items)
     assert [item.value for item in found.items] == ["1A", "00", "2099-12-30 00:00:00"]
+
+
+SECRET_FRAMES = [
+    PasswordRequest(old=OLD, new=NEW, di=Di("04000C04")),
+    PasswordRequest(old=OLD, new=NEW),
+    PasswordReply(new=NEW),
+    PasswordReply(new=NEW, dialect=Dialect.V1997),
+    WriteRequest(di=Di("C032"), data=NEW.wire + bytes.fromhex("1234")),
+    WriteRequest(di=Di("04000C04"), data=NEW.wire, password=OLD, operator=bytes.fromhex("99887766")),
+    ReadReply(di=Di("04000C04"), data=NEW.wire),
+    ReadReply(di=Di("C212"), data=NEW.wire),
+]
+
+
+@pytest.mark.parametrize("message", SECRET_FRAMES, ids=lambda message: f"{type(message).__name__}")
+def test_no_password_is_told_in_items_or_meanings(message: Message) -> None:
+    wire = encode(message, "123456789012").to_bytes(0)
+    damaged = wire[:-2] + bytes([wire[-2] ^ 0xFF]) + wire[-1:]
+    for given_wire in (wire, damaged, *(wire[:size] for size in range(8, len(wire)))):
+        for found in explain(given_wire):
+            told = [item.name + str(item.value) for item in found.items]
+            told += [piece.meaning for piece in found.bytes] + [found.problem or ""]
+            spelled = "".join(told).replace(" ", "").upper()
+            for secret in ("ABCDEF", "EFCDAB", "FEDCBA", "BADCFE", "99887766"):
+                assert secret not in spelled, found
+
+
+def test_a_cut_frame_tells_what_its_first_bytes_say() -> None:
+    wire = bytes.fromhex("6812907856341268D10133B416")
+    (found,) = explain(wire[:10])
+    assert (found.dir, found.fn, found.error, found.len, found.di) == ("s2m", "read data", True, 1, None)
+    wire = bytes.fromhex("6812907856341268910833333433896745335416")
+    (found,) = explain(wire[:9])
+    assert (found.addr, found.c, found.dir, found.fn, found.len) == ("123456789012", "91", "s2m", "read data", None)
+    (found,) = explain(wire[:13])
+    assert found.di is None
+    (found,) = explain(wire[:16])
+    assert (found.valid, found.dir, found.fn, found.di) == (False, "s2m", "read data", "00010000")
+    assert found.problem == "incomplete frame: 16 of 20 bytes"
+    (found,) = explain(bytes.fromhex("6812907856341268010243C3"))
+    assert (found.protocol, found.dir, found.di) == ("dlt645-1997", "m2s", "9010")
+
+
+def test_a_right_frame_whose_data_do_not_fit_is_valid_and_still_a_finding() -> None:
+    wire = encode(ReadReply(di=Di("00010000"), data=bytes.fromhex("1A3456")), "123456789012").to_bytes(0).hex()
+    done = run("--json", wire)
+    explained = json.loads(done.stdout)
+    assert (explained["valid"], done.returncode) == (True, 4)
+    assert "do not fit DI 00010000" in explained["problem"]
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "ascii", "utf-8"])
+def test_any_terminal_encoding_shows_a_frame_and_json_is_utf_8(encoding: str) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    wire = "68 12 90 78 56 34 12 68 14 02 33 33 " + "5C 16"
+    for arguments in ([wire], ["--json", wire], ["\udcff zz é"], ["--json", "é"]):
+        done = subprocess.run(
+            [HEADEND, "explain", *arguments], env=environment, capture_output=True, timeout=60, check=False
+        )
+        assert done.returncode in (2, 4)
+        assert b"Traceback" not in done.stderr, done.stderr
+        assert (b"-33H" in done.stdout) == (arguments[-1] == wire)
+        if arguments[0] == "--json":
+            json.loads(done.stdout.decode("utf-8"))
+
+
+def test_standard_input_may_begin_with_a_byte_order_mark_and_hold_anything() -> None:
+    wire = b"6812907856341268910833333433896745335416"
+    stdin = b"\xef\xbb\xbf" + wire + b"\r\n" + bytes(range(128, 256)) + b"\n\0\xff\xfe\n" + wire + b"\n"
+    done = subprocess.run(
+        [HEADEND, "explain", "--json", "-"], input=stdin, capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["valid"] for line in done.stdout.splitlines()] == [True, False, False, True]

@@ -14,11 +14,13 @@ from prometheus_client import CollectorRegistry
 
 from headend.api import ApiDeps, Health, LineStatus, Listening, MeterStatus, create_app, serve
 from headend.api.metrics import StoreCollector
-from headend.errors import ConfigError, ListenError, StoreUnavailable
+from headend.errors import ConfigError, ListenError, StoreUnavailable, UnknownMeter
 from headend.feed.live import FeedSignal
-from headend.model import MeterRecord, Read
+from headend.model import MeterRecord
+from headend.on_demand import OnDemandRead
+from headend.quantities import BadQuantity
 from headend.store import Tokens, Writer
-from headend.store.writer import in_thread
+from headend.store.writer import inline
 from tests.headend.support import IMPORT, PERIOD, START, VOLTAGE, StillClock, a_read, an_event, new_store
 
 
@@ -45,7 +47,7 @@ class Site:
         self.store = new_store(folder)
         self.clock = StillClock()
         self.signal = FeedSignal(subscribers_max=subscribers_max)
-        self.writer = Writer(self.store, in_thread, clock=self.clock, on_commit=self.signal.advance)
+        self.writer = Writer(self.store, inline, clock=self.clock, on_commit=self.signal.advance)
         self.tokens = Tokens(self.store, self.clock)
         self.provider = Provider()
         self.asked: list[tuple[str, list[str]]] = []
@@ -65,11 +67,15 @@ class Site:
         )
         self.app = create_app(self.deps)
 
-    async def read_now(self, meter_id: str, quantities: Sequence[str]) -> Sequence[Read]:
+    async def read_now(self, meter_id: str, quantities: Sequence[str]) -> Sequence[OnDemandRead]:
         self.asked.append((meter_id, list(quantities)))
         if meter_id == "M000003":
             raise RuntimeError("secret inner state")
-        return [a_read(meter_id), a_read(meter_id, amount=None, obis=VOLTAGE)]
+        if meter_id == "M000004":
+            raise BadQuantity("'volts' is not an OBIS code")
+        if meter_id == "M000005":
+            raise UnknownMeter("no meter 'M000005' is served here")
+        return [on_demand(meter_id, IMPORT, "123456.78"), on_demand(meter_id, VOLTAGE, None)]
 
     def token(self, *roles: str) -> dict[str, str]:
         plain = self.tokens.create_token(f"test {'+'.join(roles)} {len(self.tokens.list_tokens())}", roles)
@@ -83,6 +89,24 @@ class Site:
             httpx.AsyncClient(base_url=listening.url, headers=self.token("read"), timeout=10) as client,
         ):
             yield client
+
+
+def on_demand(meter: str, obis: str, value: str | None) -> OnDemandRead:
+    told = {} if value is not None else {"problem": "no byte came within 1.00 s", "kind": "silent"}
+    return OnDemandRead(
+        meter=meter,
+        quantity=obis,
+        obis=obis,
+        name="a quantity",
+        value=value,
+        unit="kWh" if value is not None else None,
+        received_at="2026-01-31T16:00:00Z",
+        quality=["missing" if value is None else "measured"],
+        wire_sent="68",
+        wire_received="",
+        elapsed_ms=1000.0,
+        **told,
+    )
 
 
 @pytest.fixture
@@ -217,6 +241,7 @@ async def test_a_meter_shows_its_newest_read_and_its_problem(site: Site) -> None
             "last_read_at": "2026-01-31T16:45:02.250000Z",
             "last_problem": "silent",
             "last_problem_at": "2026-01-31T16:00:00Z",
+            "clock": None,
         }
         assert (await client.get("/v1/meters/M000004")).json()["last_read_at"] is None
 
@@ -250,8 +275,61 @@ async def test_reading_now_asks_the_line_and_names_what_is_missing(site: Site) -
     async with site.running() as client:
         body = (await client.post("/v1/meters/M000001/reads", json={"quantities": [IMPORT, VOLTAGE]})).json()
         assert [read["value"] for read in body["reads"]] == ["123456.78", None]
-        assert body["reads"][1]["reason"] == "silent"
+        assert list(body["reads"][0]) == [
+            "meter",
+            "quantity",
+            "obis",
+            "name",
+            "value",
+            "unit",
+            "at",
+            "read_at",
+            "received_at",
+            "quality",
+            "wire_sent",
+            "wire_received",
+            "elapsed_ms",
+        ]
+        assert (body["reads"][1]["kind"], body["reads"][1]["problem"]) == ("silent", "no byte came within 1.00 s")
     assert site.asked == [("M000001", [IMPORT, VOLTAGE])]
+
+
+async def test_a_quantity_or_meter_that_cannot_be_read_is_the_askers_mistake(site: Site) -> None:
+    async with site.running() as client:
+        assert_problem(await client.post("/v1/meters/M000004/reads", json={"quantities": ["volts"]}), 400, "volts")
+        assert_problem(await client.post("/v1/meters/M000005/reads", json={}), 404, "M000005")
+
+
+async def test_unknown_query_parameters_are_refused(site: Site) -> None:
+    async with site.running() as client:
+        for path in (
+            "/v1/feed?aftre=5",
+            "/v1/feed/stream?after=0&limit=1",
+            "/v1/meters?page=2",
+            "/v1/meters/M000001/reads?form=2026-01-31T00:00:00Z",
+        ):
+            response = await client.get(path)
+            assert_problem(response, 400, "unknown parameter", "expected")
+
+
+async def test_stored_reads_are_found_by_di_in_any_spelling(site: Site) -> None:
+    async with site.running() as client:
+        await site.writer.submit(a_read(obis="di:0280000A"))
+        await site.writer.submit(a_read())
+        for spelling in ("di:0280000A", "di:0280000a"):
+            reads = (await client.get("/v1/meters/M000001/reads", params={"obis": spelling})).json()["reads"]
+            assert [read["obis"] for read in reads] == ["di:0280000A"]
+        assert_problem(await client.get("/v1/meters/M000001/reads?obis=di:028"), 400, "028")
+
+
+async def test_healthz_answers_head_with_the_status_alone(site: Site) -> None:
+    async with site.running() as client:
+        client.headers.pop("Authorization")
+        response = await client.head("/healthz")
+        assert (response.status_code, response.content) == (200, b"")
+        site.provider.problems = ("The store fails.",)
+        response = await client.head("/healthz")
+        assert (response.status_code, response.content) == (503, b"")
 
 
 async def test_the_feed_is_pulled_by_cursor(site: Site) -> None:
@@ -356,6 +434,7 @@ async def test_healthz_says_what_is_wrong_and_no_more(site: Site) -> None:
         response = await client.get("/healthz")
         assert_problem(response, 503, "disk is full")
         assert response.json()["problems"] == list(site.provider.problems)
+        assert response.json()["last_sequence"] == 0
         site.provider.problems = ()
         assert (await client.get("/healthz")).status_code == 200
 

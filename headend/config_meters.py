@@ -1,0 +1,249 @@
+"""The meters of a configuration, from `[[meters]]` or from a table, with everything they refer to.
+
+A table that cannot be read, or that has not one usable row, stops the start: a service that runs for no meters looks healthy, and
+forgets those it had.
+"""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from firmware_contracts.contract import Contract
+from firmware_contracts.errors import ContractError
+from headend.config_reader import Entry, Reader, dotted, explain_errors, names
+from headend.model import MeterRecord
+from headend.quantities import BadQuantity, channel_of, load_contract, resolve_register
+from protocols.dlt645.items import Di
+
+__all__ = ["meters_of"]
+
+
+def meters_of(
+    reader: Reader,
+    document: Mapping[str, Any],
+    *,
+    shape: type[BaseModel],
+    lines: Mapping[str, Any],
+    plans: Mapping[str, Any],
+    written_lines: list[Entry],
+    written_plans: list[Entry],
+) -> list[tuple[MeterRecord, Any]]:
+    """Each usable meter with its entry as written. written_…: all entries, so that one with a mistake of its own is told from none."""
+    table = document.get("meters")
+    if isinstance(table, str):
+        file = (reader.path.parent / table).resolve()
+        found = list(_rows(reader, file, shape))
+    else:
+        found = reader.entries(document, "meters", shape)
+    known_contracts = _Contracts(reader.path.resolve().parent, str(shape.model_fields["contract"].default))
+    declared = {"line": _by_name(written_lines), "plan": _by_name(written_plans)}
+    left_out_with: Counter[tuple[str, str]] = Counter()
+    pairs: set[tuple[str, str]] = set()
+    good: list[tuple[Entry, Contract]] = []
+    for entry in found:
+        has_line = _refers(entry, "line", lines, declared["line"], left_out_with)
+        has_plan = _refers(entry, "plan", plans, declared["plan"], left_out_with)
+        contract = known_contracts.of(entry)
+        if contract is not None and (plan := entry.text("plan")) is not None:
+            pairs.add((plan, contract.name))
+        if entry.good is not None and has_line and has_plan and contract is not None:
+            good.append((entry, contract))
+    for (key, name), count in (+left_out_with).items():
+        declared[key][name].report("name", f"{name!r} is left out, and {count} meter(s) with it")
+    _check_quantities(written_plans, pairs, known_contracts)
+    meters = list(_told_apart(found, good, lines))
+    if isinstance(table, str) and not meters and not reader.fatal:
+        reader.problem(("meters",), f"{file} has no usable row; expected one meter a row at least", fatal=True)
+    return meters
+
+
+def _by_name(entries: list[Entry]) -> dict[str, Entry]:
+    return {name: entry for entry in entries if (name := entry.text("name")) is not None}
+
+
+def _refers(
+    entry: Entry,
+    key: str,
+    known: Mapping[str, Any],
+    declared: Mapping[str, Entry],
+    left_out_with: Counter[tuple[str, str]],
+) -> bool:
+    """Whether the entry's `key` names something usable. A name that stands nowhere is reported, also for an entry that is left out
+    already; meters of a line or plan with a mistake of its own are only counted: that is one problem, not one per meter."""
+    name = entry.text(key)
+    if name is None:  # missing or no text: that has been reported
+        return False
+    if name in known:
+        return True
+    if name in declared:
+        left_out_with[key, name] += entry.good is not None
+    else:
+        entry.report(key, f"no {key} is named {name!r}; expected one of {names(declared)}")
+    return False
+
+
+class _Contracts:
+    """Contracts by the name that a configuration gives them; paths start from its folder."""
+
+    def __init__(self, folder: Path, default: str) -> None:
+        self.folder = folder
+        self.default = default
+        self._loaded: dict[str, Contract | ContractError] = {}
+
+    def of(self, entry: Entry) -> Contract | None:
+        """Reports a contract that cannot be used, in full the first time."""
+        name = entry.text("contract", self.default)
+        if name is None:
+            return None
+        is_first = name not in self._loaded
+        loaded = self.load(name)
+        if isinstance(loaded, Contract):
+            return loaded
+        entry.report("contract", str(loaded) if is_first else f"{name!r} cannot be used, see above")
+        return None
+
+    def load(self, name: str) -> Contract | ContractError:
+        if name not in self._loaded:
+            try:
+                self._loaded[name] = load_contract(name, self.folder)
+            except ContractError as error:
+                self._loaded[name] = error
+        return self._loaded[name]
+
+
+def _check_quantities(plans: list[Entry], pairs: set[tuple[str, str]], contracts: _Contracts) -> None:
+    """Spelling first, once per plan; then against each contract that its meters have, or the default one."""
+    for plan in plans:
+        written = plan.raw.get("quantities")
+        spelled = [quantity for quantity in _texts(written) if _is_spelled(plan, quantity)]
+        for index, quantity in enumerate(spelled):
+            if quantity in spelled[:index]:
+                plan.report("quantities", f"{quantity!r} stands there twice")
+        used = sorted(contract for name, contract in pairs if name == plan.text("name"))
+        for contract in used or [contracts.default]:
+            if isinstance(loaded := contracts.load(contract), Contract):
+                _check_against(plan, list(dict.fromkeys(spelled)), loaded)
+
+
+def _texts(written: object) -> list[str]:
+    return [text for text in written if isinstance(text, str)] if isinstance(written, list) else []
+
+
+def _is_spelled(plan: Entry, quantity: str) -> bool:
+    try:
+        channel_of(quantity)
+    except BadQuantity as error:
+        plan.report("quantities", f"plan {plan.text('name')!r}, quantity {quantity!r}: {error}")
+        return False
+    return True
+
+
+def _check_against(plan: Entry, quantities: list[str], contract: Contract) -> None:
+    seen: dict[Di, str] = {}
+    for quantity in quantities:
+        told = f"plan {plan.text('name')!r}, quantity {quantity!r}"
+        try:
+            di = resolve_register(contract, quantity).di
+        except BadQuantity as error:
+            plan.report("quantities", f"{told}: {error}")
+            continue
+        if di in seen:
+            plan.report(
+                "quantities", f"{told}: the same register as {seen[di]!r} (DI {di} of {contract.name}); it is read once"
+            )
+        seen.setdefault(di, quantity)
+
+
+def _told_apart(
+    found: list[Entry], good: list[tuple[Entry, Contract]], lines: Mapping[str, Any]
+) -> Iterator[tuple[MeterRecord, Any]]:
+    """Good meters that no other entry claims to be, an entry with mistakes included: it will be mended one day."""
+    ids = Counter(entry.text("id") for entry in found)
+    places = Counter((entry.text("line"), entry.text("address")) for entry in found)
+    contracts = {id(entry): contract for entry, contract in good}
+    for entry in found:
+        name, place = entry.text("id"), (entry.text("line"), entry.text("address"))
+        if name is not None and ids[name] > 1:
+            entry.report("id", f"{name!r} is the id of {ids[name]} meters; ids are unique, so none of them is read")
+        elif None not in place and places[place] > 1:
+            entry.report(
+                "address",
+                f"{place[1]} stands {places[place]} times on line {place[0]!r}; addresses on a line are unique, so none of "
+                f"them is read",
+            )
+        elif id(entry) in contracts:
+            meter = entry.good
+            record = MeterRecord(
+                id=meter.id,
+                line=meter.line,
+                address=meter.address,
+                contract=contracts[id(entry)].name,
+                plan=meter.plan,
+                protocol=lines[meter.line].protocol,
+            )
+            yield record, meter
+
+
+# ------------------------------------------------------------------------------------------------ a table of meters
+
+
+def _rows(reader: Reader, file: Path, shape: type[BaseModel]) -> Iterator[Entry]:
+    """The rows of a CSV file. Its file and its header are right, or nothing is read from it."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        reader.problem(("meters",), f"{file} cannot be read: {error.strerror}", fatal=True)
+        return
+    except UnicodeDecodeError as error:
+        reader.problem(("meters",), f"{file} is no UTF-8 text: {error.reason}; save it as CSV UTF-8", fatal=True)
+        return
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    at = 1
+    try:
+        columns = [column.strip() for column in next(rows, [])]
+        if not _header_is_right(reader, file, columns, shape):
+            return
+        for row in rows:
+            start, at = at + 1, rows.line_num
+            if any(cell.strip() for cell in row):
+                yield _row(reader, file, start, dict(zip(columns, row, strict=False)), row[len(columns) :], shape)
+    except csv.Error as error:
+        reader.row_problem(file, at + 1, "", f"cannot be read from here on: {error}; is a quote missing?", fatal=True)
+
+
+def _header_is_right(reader: Reader, file: Path, columns: list[str], shape: type[BaseModel]) -> bool:
+    expected = ",".join(shape.model_fields)
+    needed = [name for name, field in shape.model_fields.items() if field.is_required()]
+    mistakes = {
+        "missing column": [name for name in needed if name not in columns],
+        "unknown column": [name or '""' for name in columns if name not in shape.model_fields],
+        "column twice": [name for name, count in Counter(columns).items() if count > 1],
+    }
+    for mistake, found in mistakes.items():
+        if found:
+            reader.row_problem(file, 1, "", f"{mistake} {', '.join(found)}; expected {expected}", fatal=True)
+    return not any(mistakes.values())
+
+
+def _row(
+    reader: Reader, file: Path, number: int, cells: dict[str, str], surplus: list[str], shape: type[BaseModel]
+) -> Entry:
+    def report(column: str, text: str) -> None:
+        reader.row_problem(file, number, column, text)
+
+    raw = {column: cell.strip() for column, cell in cells.items() if cell.strip()}
+    good = None
+    if any(cell.strip() for cell in surplus):
+        report("", f"{len(surplus)} cells more than columns; expected {len(cells)}, so the row is left out")
+    else:
+        try:
+            good = shape.model_validate(raw)
+        except ValidationError as error:
+            for where, text in explain_errors(error, shape):
+                report(dotted(where), text)
+    return Entry(report, raw, good)
