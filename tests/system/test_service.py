@@ -104,6 +104,21 @@ def test_a_read_on_demand_goes_before_the_plan(tmp_path: Path) -> None:
         assert (read["meter"], read["unit"], read["quality"]) == ("M000060", "Hz", ["measured"])
         assert 49 < float(read["value"]) < 51
         assert len(list(pull(client, 0))) < 120  # the plan was still under way
+        answer = client.post(
+            "/v1/meters/M000060/reads", json={"quantities": ["di:04000101", "di:04000501", "di:0201FF00"]}
+        )
+        date, status, *phases = answer.json()["reads"]
+        assert (date["name"], date["quality"], date["obis"]) == ("Date and weekday", ["measured"], "0-0:1.0.0")
+        assert date["value"]
+        assert len(status["value"]) == 4  # a status word, as hex
+        assert [phase["obis"] for phase in phases] == ["1-0:32.7.0", "1-0:52.7.0", "1-0:72.7.0"]
+        assert phases[0]["wire_received"].startswith("68 ")
+        answer = client.post("/v1/meters/M000060/reads", json={"quantities": ["1-0:1.8.0", "volts"]})
+        assert (answer.status_code, "volts" in answer.json()["detail"]) == (400, True)
+        assert [read["unit"] for read in client.post("/v1/meters/M000060/reads", json={}).json()["reads"]] == [
+            "kWh",
+            "V",
+        ]
         assert client.post("/v1/meters/M999/reads", json={}).status_code == 404
         assert head_end.stop() == 0
 

@@ -1,0 +1,46 @@
+"""The benchmark itself works: every measurement in a small size. Its figures prove nothing here and are not judged."""
+
+from tests.bench.decoding import measure_decoding
+from tests.bench.far_end import far_end
+from tests.bench.figures import Figure, Goal, ratio, spread
+from tests.bench.memory import measure_memory
+from tests.bench.prepared import DIS, amount_of, contract, reply_of
+from tests.bench.reading import measure_reading
+
+
+def assert_positive(figures: list[Figure]) -> None:
+    assert all(0 < figure.low <= figure.median <= figure.high for figure in figures if figure.unit), figures
+
+
+def test_goal_is_judged_by_the_median_and_ratios_by_round() -> None:
+    fast, slow = spread("fast", "/s", [30.0, 10.0, 20.0]), spread("slow", "/s", [10.0, 10.0, 5.0])
+    assert (fast.median, fast.low, fast.high, fast.met) == (20.0, 10.0, 30.0, None)
+    assert ratio("", fast, slow, Goal(least=3.0)).rounds == (3.0, 1.0, 4.0)
+    assert ratio("", fast, slow, Goal(least=3.0)).met
+    assert not ratio("", fast, slow, Goal(most=2.9)).met
+
+
+def test_both_decoders_find_the_stated_values_and_are_measured() -> None:
+    assert_positive(measure_decoding(rounds=1, seconds=0.01))
+
+
+def test_far_end_answers_what_was_prepared_and_the_clients_find_it_in_the_end() -> None:
+    """Values are checked inside each client: in the store, in the foreign client's items, in the raw bytes."""
+    assert_positive(measure_reading(rounds=1, seconds=0.2, lines=2, reads_max_per_s=4000))
+
+
+def test_prepared_replies_carry_the_amount_of_their_meter() -> None:
+    assert contract().find(DIS[0]).unit.value == "kWh"
+    assert str(amount_of(1234, DIS[0])) == "12.34"
+    assert reply_of(1234, DIS[0]).hex(" ") == "fe fe fe fe 68 34 12 00 00 00 00 68 91 08 33 33 34 33 67 45 33 33 8e 16"
+
+
+def test_far_end_ends_with_its_caller_and_counts() -> None:
+    with far_end(1) as other:
+        assert other.port > 0
+    assert (other.answered, other.unknown) == (0, 0)
+
+
+def test_memory_of_few_meters_is_measured() -> None:
+    figures = {figure.unit: figure for figure in measure_memory(rounds=1, meters=3)}
+    assert figures["MiB"].low > 10
