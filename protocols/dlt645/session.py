@@ -348,11 +348,12 @@ class Session:
             self._unmatched(heard, "may be the late answer to an older asking of the same question", late_s=late_s)
             return
         self._remember(question, heard.wire, now)
-        is_first = question not in self._unanswered
-        if not is_first:  # one of several askings of this read is answered; as far as we know the last is still owed
-            askings = self._unanswered[question]
-            askings.popleft()
-            askings.append(self._sent_at)
+        is_first = question not in self._unanswered and not is_repeat
+        if not is_first:
+            # One of several askings of this read is answered, or an older answer came again: the last is still owed its own.
+            self._owe(now)
+            if not is_repeat:
+                self._unanswered[question].popleft()
         self._events.append(
             Replied(
                 request=request,

@@ -373,3 +373,15 @@ def test_a_doubled_reply_does_not_settle_what_is_still_owed() -> None:
     assert isinstance(last, Replied)
     assert isinstance(last.message, ReadReply)
     assert last.message.data == bytes.fromhex("33333333")
+
+
+def test_a_read_settled_by_a_double_is_still_owed_its_own_answer() -> None:
+    """Asked at 100, silent; the answer comes while nobody asks, its double meets the retry; the retry's own answer is still to come."""
+    session = asked(now=100.0)
+    session.tick(100.0 + SENT_S + 0.5)
+    session.receive(reply(data="11111111"), 100.0 + SENT_S + 0.55)
+    session.tick(101.0)
+    session.request(Request(METER, READ.message, began_at=100.0), 101.0)
+    session.receive(reply(data="11111111"), 101.05)
+    assert [type(event) for event in session.take_events()][-1] is Replied
+    assert session.owed_s(READ, 101.1) > 2.5
