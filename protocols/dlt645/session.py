@@ -334,7 +334,8 @@ class Session:
         began_at = self._sent_at if request.began_at is None else request.began_at
         # Where doubles have been seen, the same frame again at once is one; elsewhere a register simply has not moved. The double of
         # a reply that this very read got already, as after a lost part, is as good as the reply.
-        is_older = is_repeat and now < self._doubling_until and self._recent[question, heard.wire] <= began_at
+        is_double = is_repeat and now < self._doubling_until
+        is_older = is_double and self._recent[question, heard.wire] <= began_at
         if is_older and not request.takes_repeats:
             del self._recent[question, heard.wire]  # an answer that really is the same is taken when it comes again
             self._unmatched(heard, "may be the doubled reply to the last asking of the same question")
@@ -348,11 +349,11 @@ class Session:
             self._unmatched(heard, "may be the late answer to an older asking of the same question", late_s=late_s)
             return
         self._remember(question, heard.wire, now)
-        is_first = question not in self._unanswered and not is_repeat
+        is_first = question not in self._unanswered and not is_double
         if not is_first:
             # One of several askings of this read is answered, or an older answer came again: the last is still owed its own.
             self._owe(now)
-            if not is_repeat:
+            if not is_double:
                 self._unanswered[question].popleft()
         self._events.append(
             Replied(

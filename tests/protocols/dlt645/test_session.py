@@ -376,8 +376,9 @@ def test_a_doubled_reply_does_not_settle_what_is_still_owed() -> None:
 
 
 def test_a_read_settled_by_a_double_is_still_owed_its_own_answer() -> None:
-    """Asked at 100, silent; the answer comes while nobody asks, its double meets the retry; the retry's own answer is still to come."""
-    session = asked(now=100.0)
+    """Asked, silent; the answer comes while nobody asks, its double meets the retry; the retry's own answer is still to come."""
+    session = doubling()
+    session.request(READ, 100.0)
     session.tick(100.0 + SENT_S + 0.5)
     session.receive(reply(data="11111111"), 100.0 + SENT_S + 0.55)
     session.tick(101.0)
@@ -385,3 +386,12 @@ def test_a_read_settled_by_a_double_is_still_owed_its_own_answer() -> None:
     session.receive(reply(data="11111111"), 101.05)
     assert [type(event) for event in session.take_events()][-1] is Replied
     assert session.owed_s(READ, 101.1) > 2.5
+
+
+def test_registers_that_do_not_move_are_read_as_fast_as_the_line_allows() -> None:
+    session = Session(TIMING)
+    for number in range(5):
+        assert session.owed_s(READ, 100.0 + number / 10) == 0.0
+        session.request(READ, 100.0 + number / 10)
+        session.receive(reply(), 100.05 + number / 10)
+    assert [type(event) for event in session.take_events()] == [Replied] * 5
