@@ -68,7 +68,7 @@ class SlotBook(Protocol):
     ) -> dict[str, tuple[datetime, list[SlotState]]]: ...
 
 
-class FilledMeter(Struct, frozen=True, kw_only=True):
+class FilledMeter(Struct, frozen=True, kw_only=True, gc=False):
     """A meter whose gaps are to be filled. specs: of its plan. look_back_s: 0 fills nothing."""
 
     record: MeterRecord

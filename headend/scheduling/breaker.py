@@ -17,7 +17,7 @@ PAUSE_S_FIRST = 5.0
 PAUSE_S_MAX = 900.0  # a meter that was exchanged or got its power back is found within a quarter of an hour
 
 
-class Breaker(Struct):
+class Breaker(Struct, gc=False):
     """One meter's failures in a row. not_before: when it may be asked again."""
 
     failures: int = 0

@@ -46,14 +46,14 @@ _REASONS = {"line-busy": "overrun"}  # driver words that are no reasons of the f
 log = structlog.get_logger(__name__)
 
 
-class PlannedMeter(Struct, frozen=True):
+class PlannedMeter(Struct, frozen=True, gc=False):
     """A meter and what its plan asks of it. specs are shared by all meters of one contract and plan."""
 
     record: MeterRecord
     specs: tuple[ItemSpec, ...]
 
 
-class MeterStatus(Struct):
+class MeterStatus(Struct, gc=False):
     """How a meter is doing. problem: the kind of its present trouble, "" when its last read succeeded."""
 
     last_read_at: datetime | None = None

@@ -54,7 +54,7 @@ def wire_of(digits: str, size: int, what: str) -> bytes:
 
 
 def is_1997(di: Di) -> bool:
-    return len(di.wire) == 2
+    return len(di.text) == 4
 
 
 def operator_code(operator: bytes) -> bytes:

@@ -389,8 +389,9 @@ class Session:
 
     def _remember(self, question: _Question, wire: bytes, now: float) -> None:
         """A double of this frame may follow."""
+        self._recent.pop((question, wire), None)
         if len(self._recent) >= RECENT_MAX:
-            self._recent = {key: at for key, at in self._recent.items() if now - at < DOUBLE_S_MAX}
+            del self._recent[next(iter(self._recent))]  # the oldest: they stand in the order in which they came
         self._recent[question, wire] = now
 
     def _owe(self, now: float) -> None:
