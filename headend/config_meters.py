@@ -6,6 +6,7 @@ forgets those it had.
 
 import csv
 import io
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -180,10 +181,10 @@ def _told_apart(
             meter = entry.good
             record = MeterRecord(
                 id=meter.id,
-                line=meter.line,
+                line=sys.intern(meter.line),  # one string for all meters of a line, not one for each row of a table
                 address=meter.address,
                 contract=contracts[id(entry)].name,
-                plan=meter.plan,
+                plan=sys.intern(meter.plan),
                 protocol=lines[meter.line].protocol,
             )
             yield record, meter
