@@ -102,7 +102,7 @@ def test_a_line_that_never_opens_is_a_matter_of_usage() -> None:
     ("line", "says"),
     [
         ("tcp://[::1:90", "IPv6"),
-        ("tcp://x[y]:90", "IPv4 or IPv6"),
+        ("tcp://x[y]:90", "an IPv6 address as"),
         ("tcp://a..b:90", "no host name"),
         ("tcp://h\u200b\u0007:9", "cannot be printed"),
         ("tcp://" + "a" * 64 + ":9", "no host name"),
