@@ -280,6 +280,14 @@ class Poller:
         round_.turns.remove(turn)
         began_at = turn.began_at  # a late answer to an earlier try of this slot is welcome
         turn.began_at = now if began_at is None else began_at
+        try:
+            await self._ask_for(round_, turn, began_at)
+        except Exception:
+            # An error of ours, which the supervisor tells: the turn comes again, or ends with a reason like any other.
+            self._postpone(round_, turn, "corrupt", is_alive=False)
+            raise
+
+    async def _ask_for(self, round_: _Round, turn: _Turn, began_at: float | None) -> None:
         meter = turn.meter.record
         while turn.left:
             spec = turn.left[0]

@@ -5,8 +5,14 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from headend.model import Read
+from headend.scheduling import poller
 from headend.store.store import Store
+from protocols.dlt645.items import ItemSpec, ItemValue
 from simulators.virtual_time import VirtualClock, run
 from tests.scenarios.street import Street, run_street
 
@@ -45,6 +51,27 @@ def outcomes(street: Street) -> dict[str, Counter[str]]:
 def assert_each_interval_once(street: Street, *, expected: int) -> None:
     keys = [(data["meter"], data["obis"], data["interval_end"]) for data in street.reads(revision=0)]
     assert len(keys) == len(set(keys)) == expected
+
+
+def test_an_error_of_ours_costs_one_meter_its_read_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = poller.reads_of
+
+    def reads_of(meter: str, spec: ItemSpec, values: list[ItemValue] | None, **rest: Any) -> list[Read]:
+        if meter == "M000003" and values is not None:
+            raise RuntimeError("a fault put in by the test")
+        return real(meter, spec, values, **rest)
+
+    async def nothing(_: Street, __: VirtualClock) -> None:
+        monkeypatch.setattr(poller, "reads_of", reads_of)
+
+    street = a_street(tmp_path, hours=2 - 1 / 3600, meanwhile=nothing)
+    found = outcomes(street)
+    assert found.pop("M000003") == Counter(corrupt=8)
+    assert len(found) == 5
+    assert all(counts == Counter(measured=8) for counts in found.values())
+    assert_each_interval_once(street, expected=6 * 8)
 
 
 def test_dead_meters_are_named_missing_and_the_others_are_read(tmp_path: Path) -> None:
