@@ -26,8 +26,8 @@ from headend.errors import ConfigError
 from headend.model import MeterRecord
 from headend.scheduling.clock_check import ClockPolicy
 from headend.secrets import BadSecret, SecretRefs, is_reference
-from protocols.dlt645.session import Timing
 from protocols.errors import BadAddress
+from protocols.exchange import Timing
 from protocols.values import MeterAddress
 
 __all__ = ["Config", "LineConfig", "PlanConfig", "Problem", "load_config"]

@@ -14,7 +14,7 @@ from headend.drivers.line import Line, Priority
 from headend.drivers.patience import Patience
 from headend.errors import HeadendError
 from protocols.dlt645.messages import ReadRequest, Refused
-from protocols.dlt645.session import NoReply, Replied, Request, Silence
+from protocols.exchange import NoReply, Replied, Request, Silence
 
 __all__ = ["NothingToCheck", "SilentMeter", "chosen_checks", "examine"]
 

@@ -28,8 +28,8 @@ from headend.drivers.transport import LineUrl, connect
 from headend.errors import HeadendError
 from headend.quantities import load_contract
 from protocols.dlt645.items import Di
-from protocols.dlt645.session import Timing
 from protocols.errors import BadAddress, BadText
+from protocols.exchange import Timing
 from protocols.values import MeterAddress
 
 __all__ = ["register"]

@@ -20,8 +20,8 @@ from headend.errors import HeadendError
 from headend.on_demand import OnDemandRead, answered, unanswered
 from headend.quantities import load_contract, resolve
 from protocols.dlt645.items import ItemSpec
-from protocols.dlt645.session import Timing
 from protocols.errors import BadAddress
+from protocols.exchange import Timing
 from protocols.values import MeterAddress
 
 __all__ = ["register"]

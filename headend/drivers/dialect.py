@@ -14,7 +14,7 @@ from protocols.dlt645.frame import BROADCAST, WILDCARD
 from protocols.dlt645.items import Di
 from protocols.dlt645.masking import mask
 from protocols.dlt645.messages import Message, ReadAddressRequest, ReadRequest, Refused
-from protocols.dlt645.session import Replied, Request
+from protocols.exchange import Replied, Request
 
 __all__ = ["DialectFound", "Evidence", "base_contract", "detect_dialect"]
 

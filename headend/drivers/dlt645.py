@@ -30,8 +30,8 @@ from protocols.dlt645.messages import (
     Refused,
     RepeatRequest,
 )
-from protocols.dlt645.session import Replied, Request
 from protocols.errors import BadSize, WireError
+from protocols.exchange import Replied, Request
 
 __all__ = ["BlockCount", "BlocksReading", "CurveReading", "Dlt645Driver", "ItemReading"]
 

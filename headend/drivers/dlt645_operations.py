@@ -47,7 +47,8 @@ from protocols.dlt645.messages import (
     WriteRequest,
 )
 from protocols.dlt645.security import AUTHENTICATE, Authenticated, Challenge
-from protocols.dlt645.session import DOUBLE_S_MAX, Replied, Request, Sent
+from protocols.dlt645.session import DOUBLE_S_MAX
+from protocols.exchange import Replied, Request, Sent
 
 __all__ = ["ALL_EVENTS", "Dlt645Operations", "Outcome", "TerminalOutput"]
 

@@ -22,8 +22,8 @@ from headend.errors import HeadendError
 from protocols.dlt645.control import error_phrases
 from protocols.dlt645.masking import mask, mask_heard
 from protocols.dlt645.messages import Refused
-from protocols.dlt645.session import NoReply, Silence
 from protocols.errors import ProtocolError
+from protocols.exchange import NoReply, Silence
 
 __all__ = [
     "BadLineUrl",

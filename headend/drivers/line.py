@@ -25,18 +25,9 @@ from headend.drivers.stray import WINDOW_S, StrayWatch
 from headend.drivers.transport import Connect, LineUrl, can_set_baud, set_baud
 from protocols.dlt645.masking import mask
 from protocols.dlt645.messages import FollowUpRequest, ReadRequest
-from protocols.dlt645.session import (
-    BITS_PER_BYTE,
-    NoReply,
-    Replied,
-    Request,
-    Sent,
-    Session,
-    Silence,
-    Timing,
-    Unmatched,
-)
+from protocols.dlt645.session import Session
 from protocols.errors import EncodeError
+from protocols.exchange import BITS_PER_BYTE, NoReply, Replied, Request, Sent, Silence, Timing, Unmatched
 
 __all__ = ["Line", "LineCounters", "Priority"]
 
@@ -356,7 +347,7 @@ class Line(asyncio.Protocol):
         self._stray.note(len(event.wire), now)
         if event.late_s is not None:
             self.counters.late_frames += 1
-            self.patience.late(event.frame.address, self._waited_s(event.late_s, b"", event.wire))
+            self.patience.late(event.address, self._waited_s(event.late_s, b"", event.wire))
         log.debug("unmatched frame", line=self.name, wire=mask(event.wire), why=event.why)
 
     def _timeout_s(self, request: Request) -> float | None:

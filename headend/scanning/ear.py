@@ -16,7 +16,7 @@ from headend.drivers.errors import LineDown
 from headend.drivers.transport import Connect, LineUrl
 from protocols.dlt645.frame import PREAMBLE, PREAMBLE_DEFAULT, Frame
 from protocols.dlt645.framer import BYTE_GAP_S, Framer, Heard
-from protocols.dlt645.session import BITS_PER_BYTE
+from protocols.exchange import BITS_PER_BYTE
 
 __all__ = ["Ear", "Heed", "reply_window_s"]
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from protocols.dlt645.frame import PREAMBLE_DEFAULT
 from protocols.dlt645.items import ItemSpec, size_range
-from protocols.dlt645.session import BITS_PER_BYTE, Timing
+from protocols.exchange import BITS_PER_BYTE, Timing
 
 __all__ = ["LineBudget", "PlanLoad", "PlanTime", "exchange_s", "line_budget", "line_rate", "read_s"]
 

@@ -19,11 +19,8 @@ import enum
 from collections import deque
 from collections.abc import Sequence
 
-from msgspec import Struct
-
-from protocols.dlt645.frame import FRAME_SIZE_MAX, PREAMBLE_DEFAULT, Frame, address_matches
-from protocols.dlt645.framer import BYTE_GAP_S, Damage, Framer, Heard
-from protocols.dlt645.masking import mask, mask_heard
+from protocols.dlt645.frame import Frame, address_matches
+from protocols.dlt645.framer import Damage, Framer, Heard
 from protocols.dlt645.messages import (
     FollowUpReply,
     FollowUpRequest,
@@ -40,11 +37,10 @@ from protocols.dlt645.messages import (
     expects_reply,
 )
 from protocols.errors import LineBusy, MessageError
+from protocols.exchange import Event, NoReply, Replied, Request, Sent, Silence, Timing, Unmatched
 
-__all__ = ["Event", "NoReply", "Replied", "Request", "Sent", "Session", "Silence", "Timing", "Unmatched"]
+__all__ = ["DOUBLE_S_MAX", "Session"]
 
-BITS_PER_BYTE = 11  # start, 8 data, even parity, stop
-REPLY_DELAY_S_MAX = 0.5  # Td, DL/T 645-2007 §5.2.6
 HEARD_KEPT_MAX = 512  # two frames' worth of evidence for an error message; more would only fill logs
 LATE_FACTOR = 6.0  # replies have been seen up to five time-outs late (queueing serial servers)
 UNANSWERED_MAX = 1024  # questions; more dead items than a line can ask for within late_s_max
@@ -53,120 +49,6 @@ DOUBLING_S = 600.0  # how long a line on which doubles were seen is expected to 
 DOUBLE_S_MAX = 1.0  # after a reply, its double may still come
 RECENT_MAX = 64
 NEVER = float("-inf")
-SLOWEST_BAUD = 1200  # assumed behind a TCP tunnel, whose serial side we cannot see
-
-
-class Silence(enum.Enum):
-    """Why a request ended without its reply."""
-
-    SILENT = "silent"  # not one byte came
-    CORRUPT = "corrupt"  # bytes came, and no right frame among them
-    UNMATCHED = "unmatched"  # right frames came, and none answered this request
-
-
-class Timing(Struct, frozen=True, kw_only=True):
-    """How long things may take on one line.
-
-    baud: None for a tunnel whose serial side is not known.
-    reply_timeout_s: from the last byte sent to the first byte of the reply.
-    gap_s: silence inside a frame after which it is given up.
-    quiet_s: silence that ends draining after a time-out.
-    drain_s_max: draining ends here even if a babbling device never falls silent.
-    turnaround_s: least pause between a reply and the next request.
-    late_s_max: how long after its request a reply may still come; 0 derives six times the reply time-out.
-    preamble: wake-up bytes FEH before each request.
-    """
-
-    baud: int | None = None
-    reply_timeout_s: float = REPLY_DELAY_S_MAX + 0.5
-    gap_s: float = BYTE_GAP_S
-    quiet_s: float = 0.1
-    drain_s_max: float = 2.0
-    turnaround_s: float = 0.0
-    late_s_max: float = 0.0
-    preamble: int = PREAMBLE_DEFAULT
-
-    def wire_time_s(self, size: int) -> float:
-        """Seconds that `size` bytes take on the wire; 0 when the rate is not known."""
-        return size * BITS_PER_BYTE / self.baud if self.baud else 0.0
-
-    @property
-    def longest_reply_s(self) -> float:
-        return (FRAME_SIZE_MAX + PREAMBLE_DEFAULT) * BITS_PER_BYTE / (self.baud or SLOWEST_BAUD)
-
-
-class Request(Struct, frozen=True):
-    """What to ask of whom. address: 12 hex digits; AA at the high end is a wildcard.
-
-    began_at: when the read that this request repeats began, monotonic seconds; None for its first request.
-    takes_repeats: a reply equal to the one before is an answer, not its double, and a refusal is one, not that of an older
-    question: for runs that are refused often, since refusals do not say what they refuse. The caller asks again where it matters.
-    """
-
-    address: str
-    message: Message
-    began_at: float | None = None
-    takes_repeats: bool = False
-
-
-class Sent(Struct, frozen=True, kw_only=True):
-    """A request that nobody answers (broadcast) has left."""
-
-    request: Request
-    wire_sent: bytes
-
-    def __repr__(self) -> str:
-        return f"Sent({self.request!r}, sent {mask(self.wire_sent)})"
-
-
-class Replied(Struct, frozen=True, kw_only=True):
-    """The reply to the request in flight; a refusal is a reply, too. address: the meter's own, also after a wildcard.
-
-    is_first: no earlier asking of the same question is unanswered, so `elapsed_s` is surely the meter's.
-    """
-
-    request: Request
-    message: Message
-    address: str
-    wire_sent: bytes
-    wire_received: bytes
-    elapsed_s: float
-    is_first: bool = True
-
-    def __repr__(self) -> str:
-        return f"Replied({self.message!r} from {self.address}, sent {mask(self.wire_sent)}, got {mask(self.wire_received)})"
-
-
-class NoReply(Struct, frozen=True, kw_only=True):
-    """The deadline passed. heard: what came instead, at most 512 bytes."""
-
-    request: Request
-    silence: Silence
-    wire_sent: bytes
-    heard: bytes
-    elapsed_s: float
-
-    def __repr__(self) -> str:
-        heard = mask_heard(self.heard, self.wire_sent)
-        return f"NoReply({self.request!r}, {self.silence.value}, sent {mask(self.wire_sent)}, heard {heard})"
-
-
-class Unmatched(Struct, frozen=True):
-    """A right frame that does not answer the request in flight: late, doubled, or from another meter. why: in words.
-
-    late_s: when it may answer an older request, how long after that request it came; else None.
-    """
-
-    wire: bytes
-    frame: Frame
-    why: str
-    late_s: float | None = None
-
-    def __repr__(self) -> str:
-        return f"Unmatched({mask(self.wire)}, {self.why!r})"
-
-
-Event = Sent | Replied | NoReply | Unmatched
 
 
 class _State(enum.Enum):
@@ -404,7 +286,7 @@ class Session:
         self._unanswered.setdefault(question, deque(maxlen=UNANSWERED_PER_QUESTION_MAX)).append(self._sent_at)
 
     def _unmatched(self, heard: Heard, why: str, *, late_s: float | None = None, counts: bool = True) -> None:
-        self._events.append(Unmatched(heard.wire, heard.frame, why, late_s))
+        self._events.append(Unmatched(heard.wire, heard.frame.address, why, late_s))
         self._matched_none = self._matched_none or counts
 
     def _time_out(self, now: float) -> None:

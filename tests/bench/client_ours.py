@@ -18,7 +18,7 @@ from headend.drivers.transport import LineUrl, connect
 from headend.model import MeterRecord, Quality
 from headend.store.store import Store, open_store
 from headend.store.writer import own_thread
-from protocols.dlt645.session import Timing
+from protocols.exchange import Timing
 from tests.bench.figures import Mark, Stretch
 from tests.bench.prepared import CONTRACT, DIS, HOST, address_of, amount_of, contract
 

@@ -22,7 +22,7 @@ from headend.drivers.dlt645 import Dlt645Driver
 from headend.drivers.line import Line, Priority
 from headend.drivers.transport import LineUrl, connect
 from protocols.dlt645.items import Di
-from protocols.dlt645.session import BITS_PER_BYTE, Timing
+from protocols.exchange import BITS_PER_BYTE, Timing
 from tests.bench.figures import Figure, Goal, ratio, spread
 
 __all__ = ["measure_wire"]

@@ -11,7 +11,7 @@ from firmware_contracts.findings import Device, Report
 from headend.conformance import chosen_checks, examine
 from headend.drivers.line import Line
 from headend.drivers.transport import LineUrl
-from protocols.dlt645.session import Timing
+from protocols.exchange import Timing
 from protocols.values import MeterAddress
 from simulators import virtual_time
 from simulators.dlt645_bus import Dlt645Bus

@@ -36,7 +36,7 @@ from protocols.dlt645.frame import Frame
 from protocols.dlt645.items import Di
 from protocols.dlt645.items import decode as decode_item
 from protocols.dlt645.messages import FreezeRequest, RateRequest, decode
-from protocols.dlt645.session import Replied, Request, Timing
+from protocols.exchange import Replied, Request, Timing
 from protocols.values import MeterAddress
 from simulators.dlt645_bus import Dlt645Bus
 from simulators.dlt645_meter import Dlt645Meter

@@ -12,7 +12,7 @@ from headend.drivers.transport import LineUrl
 from protocols.dlt645.frame import FRAME_SIZE_MAX, Frame
 from protocols.dlt645.items import Di
 from protocols.dlt645.messages import ReadReply, ReadRequest, decode, encode
-from protocols.dlt645.session import BITS_PER_BYTE, Timing
+from protocols.exchange import BITS_PER_BYTE, Timing
 from simulators.virtual_time import VirtualClock, run
 
 METER = "000000000001"

@@ -21,7 +21,7 @@ from headend.drivers.transport import LineUrl
 from protocols.dlt645.frame import Frame
 from protocols.dlt645.items import Di
 from protocols.dlt645.messages import ReadReply, ReadRequest, decode, encode
-from protocols.dlt645.session import Timing
+from protocols.exchange import Timing
 from simulators.virtual_time import VirtualClock, run
 
 CONTRACT = load("dlt645/base_2007")

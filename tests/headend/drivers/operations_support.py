@@ -14,7 +14,7 @@ from headend.drivers.transport import LineUrl
 from headend.secrets import Authority
 from protocols.dlt645.fields import Password
 from protocols.dlt645.frame import Frame
-from protocols.dlt645.session import Timing
+from protocols.exchange import Timing
 from protocols.values import MeterAddress
 from simulators.dlt645_meter import Dlt645Meter
 from simulators.load_curve import Kind

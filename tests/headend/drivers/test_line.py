@@ -26,7 +26,7 @@ from protocols.dlt645.messages import (
     decode,
     encode,
 )
-from protocols.dlt645.session import Replied, Request, Timing
+from protocols.exchange import Replied, Request, Timing
 from simulators.virtual_time import VirtualClock, run
 
 METER = "000000000001"
@@ -237,7 +237,7 @@ def test_a_caller_that_goes_away_does_not_disturb_the_line() -> None:
         gone.cancel()
         replied = await line.exchange(Request(METER, ReadRequest(di=Di("00020000"))), Priority.LIVE)
         assert isinstance(replied, Replied)
-        assert replied.message.di == Di("00020000")  # type: ignore[union-attr]
+        assert replied.message.di == Di("00020000")
         assert line.counters.unmatched_frames == 0
 
     on_a_line(answers, story)

@@ -18,8 +18,9 @@ from headend.observability import LineCollector
 from protocols.dlt645.framer import Damage, Framer, Heard
 from protocols.dlt645.items import Di
 from protocols.dlt645.messages import ReadReply, ReadRequest, encode
-from protocols.dlt645.session import NoReply, Replied, Request, Session, Silence, Timing
+from protocols.dlt645.session import Session
 from protocols.errors import BadParity
+from protocols.exchange import NoReply, Replied, Request, Silence, Timing
 from tests.headend.drivers.operations_support import ADDRESS
 
 REPLY = encode(ReadReply(di=Di("00010000"), data=bytes.fromhex("56341200")), ADDRESS).to_bytes()

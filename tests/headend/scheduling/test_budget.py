@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from firmware_contracts.contract import load
 from headend.scheduling.budget import SHARE_MAX, PlanLoad, exchange_s, line_budget, read_s
 from protocols.dlt645.items import Di, ItemSpec
-from protocols.dlt645.session import Timing
+from protocols.exchange import Timing
 
 ENERGY = load("dlt645/base_2007").find(Di("00010000"))
 VOLTAGE = load("dlt645/base_2007").find(Di("02010100"))

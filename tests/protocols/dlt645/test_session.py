@@ -19,8 +19,9 @@ from protocols.dlt645.messages import (
     WriteAddressRequest,
     encode,
 )
-from protocols.dlt645.session import NoReply, Replied, Request, Sent, Session, Silence, Timing, Unmatched
+from protocols.dlt645.session import Session
 from protocols.errors import LineBusy
+from protocols.exchange import NoReply, Replied, Request, Sent, Silence, Timing, Unmatched
 
 METER = "000000000001"
 TOTAL = Di("00010000")
