@@ -11,17 +11,15 @@ is loaded, and so are unknown keys and two rows of one file that answer the same
 import difflib
 import itertools
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from firmware_contracts.errors import BadContract, NotOffered, UnknownContract, UnknownItem
+from firmware_contracts.errors import BadContract, NotOffered, UnknownItem
+from firmware_contracts.files import known_keys, layers, merged, names, section, stamp
 from firmware_contracts.rows import OVERRIDES, Row, Table, expand_items, expand_layout, overlap
 from firmware_contracts.sections import Limits, Offers, Passwords, QuirkRow, Quirks, Relay, Serial, quirks_from_rows
 from protocols.dlt645.items import Di, ItemSpec, Separators, fields_of, size_range
@@ -64,8 +62,8 @@ class Contract:
         """files: name and content, the most particular first."""
         self.name = name
         self._file, top = files[0]
-        about = _merge(files, "contract")
-        _known(self._file, "contract", about, ABOUT)
+        about = merged(files, "contract")
+        known_keys(self._file, "contract", about, ABOUT)
         self.protocol = str(about.get("protocol", ""))
         if self.protocol not in PROTOCOLS:
             raise BadContract(self._file, "contract", f"protocol: expected one of {', '.join(PROTOCOLS)}")
@@ -75,14 +73,14 @@ class Contract:
         self.description = str(top.get("contract", {}).get("description", ""))
         self.provenance = str(top.get("contract", {}).get("provenance", ""))
         self.extends: str | None = top.get("contract", {}).get("extends")
-        self.limits: Limits = _section(self._file, "limits", _merge(files, "limits"), Limits)
-        self.serial: Serial = _section(self._file, "serial", _merge(files, "serial"), Serial)
-        self.passwords: Passwords = _section(self._file, "passwords", _merge(files, "passwords"), Passwords)
-        self.relay: Relay = _section(self._file, "relay", _merge(files, "relay"), Relay)
-        offers = _merge(files, "offers")
-        self.offers: Offers | None = _section(self._file, "offers", offers, Offers) if offers else None
+        self.limits: Limits = section(self._file, "limits", merged(files, "limits"), Limits)
+        self.serial: Serial = section(self._file, "serial", merged(files, "serial"), Serial)
+        self.passwords: Passwords = section(self._file, "passwords", merged(files, "passwords"), Passwords)
+        self.relay: Relay = section(self._file, "relay", merged(files, "relay"), Relay)
+        offers = merged(files, "offers")
+        self.offers: Offers | None = section(self._file, "offers", offers, Offers) if offers else None
         self.quirks, self.quirk_rows = quirks_from_rows([(file, text.get("quirks", [])) for file, text in files])
-        self._layouts = {layout: str(text) for layout, text in _merge(files, "layouts").items()}
+        self._layouts = {layout: str(text) for layout, text in merged(files, "layouts").items()}
         tables = {
             table: Table(self._file, table, layers, self._layouts) for table, layers in _table_layers(files).items()
         }
@@ -166,7 +164,7 @@ class Contract:
                 )
 
     def _layer(self, file: str, content: Mapping[str, Any], tables: Mapping[str, Table]) -> list[Row]:
-        _known(file, "", content, SECTIONS)
+        known_keys(file, "", content, SECTIONS)
         given = content.get("rows", [])
         if not isinstance(given, list) or not all(isinstance(keys, dict) for keys in given):
             raise BadContract(file, "rows", "expected [[rows]]")
@@ -191,7 +189,7 @@ class Contract:
         self._check_offers()
         for name, table in tables.items():
             for columns in table.columns.values():
-                _known(self._file, f"tables.{name}", columns, used[name])
+                known_keys(self._file, f"tables.{name}", columns, used[name])
 
     def _check_offers(self) -> None:
         """A pattern that fits no item is a slip of the pen, and would promise nothing."""
@@ -296,19 +294,8 @@ class Contract:
 
 
 @lru_cache(maxsize=256)
-def _load(name: str, stamp: int) -> Contract:
-    files: list[tuple[str, Mapping[str, Any]]] = []
-    following: str | None = name
-    while following is not None:
-        if any(file == following for file, _ in files):
-            raise BadContract(name, "contract", f"extends itself through {following}")
-        content = _read(following)
-        files.append((following, content))
-        about = content.get("contract")
-        if not isinstance(about, dict):
-            raise BadContract(following, "contract", "section missing")
-        following = about.get("extends")
-    return Contract(name, files)
+def _load(name: str, changed: int) -> Contract:
+    return Contract(name, layers(name))
 
 
 def load(name: str) -> Contract:
@@ -316,51 +303,12 @@ def load(name: str) -> Contract:
 
     Raises UnknownContract, BadContract.
     """
-    path = Path(name)
-    return _load(name, path.stat().st_mtime_ns if path.suffix == ".toml" and path.is_file() else 0)
-
-
-def _read(name: str) -> Mapping[str, Any]:
-    try:
-        if name.endswith(".toml"):
-            text = Path(name).read_text(encoding="utf-8")
-        else:
-            text = _own(name).read_text(encoding="utf-8")
-        return tomllib.loads(text)
-    except OSError as error:
-        raise UnknownContract(name, contract_names()) from error
-    except tomllib.TOMLDecodeError as error:
-        raise BadContract(name, "", f"is not TOML: {error}") from error
-
-
-def _own(name: str) -> Any:
-    folder = resources.files("firmware_contracts")
-    if not re.fullmatch(r"\w+(?:/[\w.-]+)+", name) or ".." in name:
-        raise UnknownContract(name, contract_names())
-    return folder.joinpath(f"{name}.toml")
+    return _load(name, stamp(name))
 
 
 def contract_names() -> list[str]:
-    """Names of the contracts that come with the package."""
-    found = []
-    for folder in resources.files("firmware_contracts").iterdir():
-        if folder.is_dir():
-            found += [
-                f"{folder.name}/{file.name[:-5]}"
-                for file in folder.iterdir()
-                if file.name.endswith(".toml") and not file.name.endswith(".vectors.toml")
-            ]
-    return sorted(found)
-
-
-def _merge(files: list[tuple[str, Mapping[str, Any]]], section: str) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
-    for file, content in reversed(files):
-        given = content.get(section, {})
-        if not isinstance(given, dict):
-            raise BadContract(file, section, "expected a section of keys")
-        merged |= given
-    return merged
+    """Names of the contracts of DL/T 645 meters that come with the package. `library` has those of all protocols."""
+    return names("dlt645")
 
 
 def _table_layers(files: list[tuple[str, Mapping[str, Any]]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -372,18 +320,6 @@ def _table_layers(files: list[tuple[str, Mapping[str, Any]]]) -> dict[str, list[
                 raise BadContract(file, f"tables.{table}", "expected values with columns")
             layers.setdefault(table, []).append(rows)
     return layers
-
-
-def _section(file: str, name: str, given: Mapping[str, Any], shape: type[Any]) -> Any:
-    try:
-        return msgspec.convert(given, shape)
-    except msgspec.ValidationError as error:
-        raise BadContract(file, name, str(error)) from error
-
-
-def _known(file: str, where: str, given: Mapping[str, Any], known: set[str]) -> None:
-    if unknown := set(given) - known:
-        raise BadContract(file, where, f"unknown key {', '.join(sorted(unknown))}: expected {', '.join(sorted(known))}")
 
 
 def _common_unit(members: tuple[ItemSpec, ...]) -> str:

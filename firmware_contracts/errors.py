@@ -3,13 +3,25 @@
 ContractError
 ├── UnknownContract     no such contract; names those there are
 ├── BadContract         a file that is no contract: says file, row and what is missing
-└── UnknownItem         the contract has no such DI or OBIS code; names the nearest it has
-    └── NotOffered      the contract says that this meter does not have the item
+├── UnknownItem         the contract has no such DI, point or OBIS code; names the nearest it has
+│   └── NotOffered      the contract says that this meter does not have the item
+├── BadRegister         text that names no Modbus register; also a BadText of `protocols`
+└── OutOfReach          a point that no request within the limits of the contract can read
 """
 
 from collections.abc import Sequence
 
-__all__ = ["BadContract", "ContractError", "NotOffered", "UnknownContract", "UnknownItem"]
+from protocols.errors import BadText
+
+__all__ = [
+    "BadContract",
+    "BadRegister",
+    "ContractError",
+    "NotOffered",
+    "OutOfReach",
+    "UnknownContract",
+    "UnknownItem",
+]
 
 
 class ContractError(Exception):
@@ -33,7 +45,7 @@ class BadContract(ContractError, ValueError):
 
 
 class UnknownItem(ContractError, LookupError):
-    """asked: the DI or OBIS code. near: what the contract has nearest to it, at most three, with names."""
+    """asked: the DI, point or OBIS code. near: what the contract has nearest to it, at most three, with names."""
 
     def __init__(self, contract: str, asked: str, near: Sequence[str]) -> None:
         hint = f"; nearest: {', '.join(near)}" if near else ""
@@ -47,3 +59,22 @@ class NotOffered(UnknownItem):
     def __init__(self, contract: str, asked: str, name: str) -> None:
         super().__init__(contract, asked, ())
         self.args = (f"{contract} has no {asked} ({name}): its section [offers] leaves it out",)
+
+
+class BadRegister(ContractError, BadText):
+    def __init__(self, text: str, problem: str) -> None:
+        super().__init__(
+            f"{text!r} names no register: {problem}; expected reg:FUNCTION:ADDRESS:TYPE, for example "
+            f"reg:4:0x0000:float32, or reg:4:0x0028:int32:little where the low word comes first"
+        )
+        self.text = text
+        self.problem = problem
+
+
+class OutOfReach(ContractError, ValueError):
+    """point: its name."""
+
+    def __init__(self, point: str, problem: str) -> None:
+        super().__init__(f"{point} cannot be read: {problem}")
+        self.point = point
+        self.problem = problem

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 from firmware_contracts.contract import Contract, contract_names, load
+from firmware_contracts.modbus_contract import ModbusContract, load_modbus, modbus_names
 from firmware_contracts.sections import QuirkName, Quirks
+from protocols.modbus.points import WordOrder
 
 __all__ = ["BEGIN", "END", "supported_meters", "updated"]
 
@@ -27,9 +29,11 @@ _EDITIONS = {"dlt645-2007": "DL/T 645-2007", "dlt645-1997": "DL/T 645-1997"}
 
 
 def supported_meters() -> str:
-    """The table in Markdown, a line for each contract."""
+    """The table in Markdown, a line for each contract of a meter. What concentrators speak stands in their own document."""
     lines = [_line(_COLUMNS), _line(["---"] * len(_COLUMNS))]
-    return "\n".join([*lines, *(_line(_cells(load(name))) for name in contract_names())])
+    lines += [_line(_cells(load(name))) for name in contract_names()]
+    lines += [_line(_modbus_cells(load_modbus(name))) for name in modbus_names()]
+    return "\n".join(lines)
 
 
 def _cells(contract: Contract) -> list[str]:
@@ -49,6 +53,27 @@ def _cells(contract: Contract) -> list[str]:
         f"{families} kinds{', promised' if contract.offers else ''}",
         ", ".join(ways) or "–",
         "; ".join(quirks) or "–",
+    ]
+
+
+def _modbus_cells(contract: ModbusContract) -> list[str]:
+    limits = contract.limits
+    differs = [f"{limits.registers_max} registers a request{', even only' if limits.even_only else ''}"]
+    if limits.holes == "allowed":
+        differs.append("holes allowed")
+    if any(point.word_order is WordOrder.LITTLE for point in contract.points):
+        differs.append("low word first")
+    if any(point.ratio for point in contract.points):
+        differs.append("values of the secondary side")
+    return [
+        f"`{contract.name}`",
+        f"{contract.maker} {contract.model}",
+        "Modbus",
+        contract.serial.text if contract.port == "rs485" else "Ethernet",
+        str(limits.phases),
+        f"{len(contract.points)} points, confidence {contract.confidence}",
+        contract.relay.kind if contract.relay else "–",
+        "; ".join(differs),
     ]
 
 

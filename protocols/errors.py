@@ -4,13 +4,16 @@ ProtocolError
 ├── BadText                  a person's or a file's text, not a wire: BadObis · BadAddress · BadDi · UnknownUnit · BadLayout
 ├── WireError                bytes that are not what the protocol says; carries `wire`
 │   ├── FrameError           no whole, right frame: TooShort · BadStart · BadLength · BadChecksum · BadEnd · BadParity
-│   ├── MessageError         a right frame whose DATA does not fit its function: BadMessage
-│   └── ItemError            DATA that does not fit the item's layout: BadDigit · BadSize
+│   ├── MessageError         a right frame whose DATA does not fit its function: BadMessage · UnknownFunction
+│   ├── ItemError            DATA that does not fit the item's layout: BadDigit · BadSize
+│   └── EnvelopeError        an MQTT message that is not what its contract says: BadEnvelope · Expired
 ├── EncodeError              a value that the wire cannot carry
+│   └── NotOffered           an operation that this family of concentrators has no message for
 └── SessionError             the session was used out of turn: LineBusy
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 __all__ = [
     "BadAddress",
@@ -18,6 +21,7 @@ __all__ = [
     "BadDi",
     "BadDigit",
     "BadEnd",
+    "BadEnvelope",
     "BadLayout",
     "BadLength",
     "BadMessage",
@@ -27,15 +31,20 @@ __all__ = [
     "BadStart",
     "BadText",
     "EncodeError",
+    "EnvelopeError",
+    "Expired",
     "FrameError",
     "ItemError",
     "LineBusy",
     "MessageError",
+    "NotOffered",
     "ProtocolError",
     "SessionError",
     "TooShort",
+    "UnknownFunction",
     "UnknownUnit",
     "WireError",
+    "shown",
 ]
 
 
@@ -56,11 +65,12 @@ class BadObis(BadText):
 
 
 class BadAddress(BadText):
-    def __init__(self, text: str) -> None:
-        super().__init__(
-            f"{text!r} is not a meter address: expected the 12 digits printed on the meter "
-            f"(pad with zeros on the left); 999999999999 is broadcast and no meter"
+    def __init__(self, text: str, expected: str = "") -> None:
+        """expected: of addresses that are not DL/T 645's."""
+        expected = expected or (
+            "the 12 digits printed on the meter (pad with zeros on the left); 999999999999 is broadcast and no meter"
         )
+        super().__init__(f"{text!r} is not a meter address: expected {expected}")
 
 
 class BadDi(BadText):
@@ -101,7 +111,7 @@ class TooShort(FrameError):
 
 
 class BadStart(FrameError):
-    """No 68H where one must be."""
+    """No 68H where one must be; with Modbus TCP a protocol id other than 0."""
 
 
 class BadLength(FrameError):
@@ -130,7 +140,11 @@ class MessageError(WireError):
 
 
 class BadMessage(MessageError):
-    """wire: the DATA field after −33H."""
+    """wire: the DATA field after −33H; with Modbus the PDU."""
+
+
+class UnknownFunction(MessageError):
+    """A Modbus function that we do not speak; a device answers it with exception 01. wire: the PDU."""
 
 
 class ItemError(WireError):
@@ -145,8 +159,41 @@ class BadSize(ItemError):
     """Too many or too few bytes for the layout."""
 
 
+class EnvelopeError(WireError):
+    """An MQTT message that is not what its contract says. wire: the first bytes of the payload, at most 512.
+
+    fault: one word of a short list, for counting: topic, size, json, shape, number, time, unit, identity, expired.
+    """
+
+    def __init__(self, topic: str, fault: str, reason: str, payload: bytes) -> None:
+        super().__init__(f"{shown(topic)}: {reason}", payload[:512])
+        self.topic = topic
+        self.fault = fault
+        self.reason = reason
+
+
+class BadEnvelope(EnvelopeError):
+    """reason: what was expected and what came, printable, short whatever came."""
+
+
+class Expired(EnvelopeError):
+    """A right command that came too late. command: as decoded; it must not be carried out."""
+
+    def __init__(self, topic: str, reason: str, payload: bytes, command: Any) -> None:
+        super().__init__(topic, "expired", reason, payload)
+        self.command = command
+
+
 class EncodeError(ProtocolError, ValueError):
     """A value that the wire cannot carry: too large, negative where unsigned, not enough decimals."""
+
+
+class NotOffered(EncodeError):
+    """An operation that this family of concentrators has no message for."""
+
+    def __init__(self, contract: str, asked: str, offered: Sequence[str]) -> None:
+        super().__init__(f"{contract} has no message for {asked}: it has {', '.join(offered) or 'none'}")
+        self.asked = asked
 
 
 class SessionError(ProtocolError):
@@ -155,3 +202,8 @@ class SessionError(ProtocolError):
 
 class LineBusy(SessionError):
     """A request is in flight, or the line is still being drained."""
+
+
+def shown(text: str, length_max: int = 80) -> str:
+    """Somebody else's text for a message: quoted, printable, cut short."""
+    return repr(text if len(text) <= length_max else text[: length_max - 1] + "…")[: 2 * length_max]

@@ -17,7 +17,10 @@ _ADDRESS = re.compile(r"[0-9]{12}")
 
 
 class Unit(enum.Enum):
-    """Units as they are printed in the feed; NONE is a pure number (power factor, counts of nothing in particular)."""
+    """Units as they are printed in the feed; NONE is a pure number (power factor, counts of nothing in particular).
+
+    Power is kept in kW, kvar and kVA, whatever a device says: W, VAR and VA stand in contracts and payloads only.
+    """
 
     NONE = ""
     KWH = "kWh"
@@ -26,6 +29,9 @@ class Unit(enum.Enum):
     KW = "kW"
     KVAR = "kvar"
     KVA = "kVA"
+    W = "W"
+    VAR = "var"
+    VA = "VA"
     V = "V"
     A = "A"
     AH = "Ah"

@@ -51,6 +51,11 @@ class ReadRequest(Struct, frozen=True, kw_only=True):
     def control(self) -> Control:
         return Control(function=F97.READ if is_1997(self.di) else F07.READ)
 
+    @property
+    def is_long(self) -> bool:
+        """Whether its reply fills frames: pages of a load record."""
+        return self.count is not None
+
     def to_payload(self) -> bytes:
         count = b"" if self.count is None else bytes([self.count])
         start = b"" if self.start is None else wire_of(self.start, 5, "start time")
@@ -61,6 +66,7 @@ class FollowUpRequest(Struct, frozen=True, kw_only=True):
     """12H with SEQ 1..255, or 02H without. sequence is None in 1997 and in malformed 2007 requests."""
 
     from_meter: ClassVar[bool] = False
+    is_long: ClassVar[bool] = True  # what has a further part fills a frame
     di: Di
     sequence: int | None = None
 

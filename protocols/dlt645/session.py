@@ -1,9 +1,7 @@
 """One request in flight on a half-duplex DL/T 645 line. No I/O and no clock: `now` is monotonic seconds.
 
-    IDLE ──request──▶ WAITING ──reply──▶ IDLE (after the turnaround)
-                         └──deadline──▶ DRAINING ──silent for quiet_s──▶ IDLE
-
-Do one of `request`, `receive`, `tick`; then take output and events; then wait for bytes or for `deadline`.
+Do one of `request`, `receive`, `tick`; then take output and events; then wait for bytes or for `deadline`. The states, the debts and
+the doubles are those of `protocols.discipline`.
 
 DL/T 645 has no transaction number. A reply belongs to the request in flight only when address, function, DI and (for follow-up
 frames) SEQ agree; anything else is counted and reported as Unmatched, never delivered. After a time-out nothing may be sent
@@ -15,10 +13,9 @@ question should wait so that nothing old can meet it. Who asks all the same has 
 read began given to that one, that is, dropped: a retry costs less than a read that is older than it claims.
 """
 
-import enum
-from collections import deque
 from collections.abc import Sequence
 
+from protocols.discipline import DOUBLE_S_MAX, HEARD_KEPT_MAX, Debts, Doubles, State, Turn, late_s_max_of
 from protocols.dlt645.frame import Frame, address_matches
 from protocols.dlt645.framer import Damage, Framer, Heard
 from protocols.dlt645.messages import (
@@ -41,22 +38,6 @@ from protocols.exchange import Event, NoReply, Replied, Request, Sent, Silence, 
 
 __all__ = ["DOUBLE_S_MAX", "Session"]
 
-HEARD_KEPT_MAX = 512  # two frames' worth of evidence for an error message; more would only fill logs
-LATE_FACTOR = 6.0  # replies have been seen up to five time-outs late (queueing serial servers)
-UNANSWERED_MAX = 1024  # questions; more dead items than a line can ask for within late_s_max
-UNANSWERED_PER_QUESTION_MAX = 8
-DOUBLING_S = 600.0  # how long a line on which doubles were seen is expected to double
-DOUBLE_S_MAX = 1.0  # after a reply, its double may still come
-RECENT_MAX = 64
-NEVER = float("-inf")
-
-
-class _State(enum.Enum):
-    IDLE = enum.auto()
-    WAITING = enum.auto()
-    DRAINING = enum.auto()
-
-
 _Question = tuple[str, int, str | None]
 
 
@@ -66,42 +47,36 @@ class Session:
     def __init__(self, timing: Timing) -> None:
         self.timing = timing
         self._framer = Framer(gap_s=timing.gap_s)
-        self._state = _State.IDLE
+        self._turn = Turn()
         self._request: Request | None = None
         self._wire_sent = b""
         self._sent_at = 0.0
-        self._until: float | None = None  # when the present state ends
-        self._limit = 0.0  # no extension goes beyond
-        self._longest_reply_s = timing.longest_reply_s
-        self._late_s_max = timing.late_s_max or LATE_FACTOR * timing.reply_timeout_s
         self._heard = bytearray()
         self._matched_none = False
-        # (address, function, DI) -> when it was asked and not answered, oldest first
-        self._unanswered: dict[_Question, deque[float]] = {}
-        # Frames of the last second by question, and when they came: meters and repeaters double replies.
-        self._recent: dict[tuple[_Question, bytes], float] = {}
-        self._doubling_until = NEVER
+        self._debts = Debts[_Question](late_s_max_of(timing))
+        self._doubles = Doubles[_Question]()
         self._output: list[bytes] = []
         self._events: list[Event] = []
 
     def retime(self, timing: Timing) -> None:
         """From the next request on; for a line whose rate has changed."""
         self.timing = timing
-        self._longest_reply_s = timing.longest_reply_s
-        self._late_s_max = timing.late_s_max or LATE_FACTOR * timing.reply_timeout_s
+        self._debts.late_s_max = late_s_max_of(timing)
 
     @property
     def idle(self) -> bool:
         """Whether `request` may be called."""
-        return self._state is _State.IDLE
+        return self._turn.state is State.IDLE
 
     @property
     def deadline(self) -> float | None:
         """When `tick` must be called at the latest; None when there is nothing to wait for."""
-        framer = self._framer.deadline
-        if self._until is None or framer is None:
-            return self._until if framer is None else framer
-        return min(self._until, framer)
+        until, framer = self._turn.until, self._framer.deadline
+        if until is None or framer is None:
+            return until if framer is None else framer
+        return min(until, framer)
+
+    broken = ""  # why the connection must be closed: nothing that comes over a DL/T 645 line is a reason
 
     @property
     def noise_bytes(self) -> int:
@@ -116,8 +91,8 @@ class Session:
 
         Raises LineBusy unless idle, EncodeError when the message cannot be sent.
         """
-        if self._state is not _State.IDLE:
-            raise LineBusy(f"the line is {self._state.name.lower()}: wait for its event before the next request")
+        if self._turn.state is not State.IDLE:
+            raise LineBusy(f"the line is {self._turn.state.name.lower()}: wait for its event before the next request")
         timing = self.timing
         wire = encode(request.message, request.address).to_bytes(timing.preamble)
         self._framer.expect_echo(wire)
@@ -127,9 +102,8 @@ class Session:
         self._matched_none = False
         sent_s = timing.wire_time_s(len(wire))
         if expects_reply(request.message, request.address):
-            self._state = _State.WAITING
-            self._until = now + sent_s + (reply_timeout_s or timing.reply_timeout_s)
-            self._limit = self._until + self._longest_reply_s
+            until = now + sent_s + (reply_timeout_s or timing.reply_timeout_s)
+            self._turn.wait(until, longest_s=timing.longest_reply_s)
         else:
             self._events.append(Sent(request=request, wire_sent=wire))
             self._rest(now, pause_s=sent_s + timing.turnaround_s)
@@ -139,41 +113,38 @@ class Session:
         if len(self._heard) < HEARD_KEPT_MAX:
             self._heard += chunk[: HEARD_KEPT_MAX - len(self._heard)]
         self._take(self._framer.receive(chunk, now, marked), now)
-        if self._state is _State.WAITING and self._framer.deadline is not None and self._until is not None:
-            # A reply is arriving: let it finish, but never beyond the limit, however long a device babbles.
-            self._until = min(max(self._until, self._framer.deadline), self._limit)
-        elif self._state is _State.DRAINING and self._until is not None:
-            self._until = min(now + self.timing.quiet_s, self._limit)
+        self._turn.heard(now, frame_deadline=self._framer.deadline, quiet_s=self.timing.quiet_s)
 
     def tick(self, now: float) -> None:
         """Let time pass; harmless when early."""
         self._take(self._framer.tick(now), now)
-        if self._until is None or now < self._until:
+        if not self._turn.is_over(now):
             return
-        if self._state is _State.WAITING:
+        if self._turn.state is State.WAITING:
             self._time_out(now)
         else:
-            self._state, self._until = _State.IDLE, None
+            self._turn.stop()
 
     def interrupted(self, now: float) -> NoReply | None:
         """What the request in flight has come to, for an owner whose connection broke; None when none is in flight."""
         return None if self._request is None else self._no_reply(self._request, now)
 
+    def interrupted_all(self, now: float) -> list[NoReply]:
+        """The same as a list, as sessions with several requests in flight give it."""
+        return [] if self._request is None else [self._no_reply(self._request, now)]
+
     def owed_s(self, request: Request, now: float) -> float:
         """How long a reply to an older asking of this question, from before this read began, may still come; 0 when none may."""
-        askings = self._unanswered.get(_question_of(request.address, request.message))
-        if askings is None:
-            return 0.0
         began_at = now if request.began_at is None else request.began_at
-        older = [asked_at for asked_at in askings if asked_at < began_at]
-        return max(0.0, older[-1] + self._late_s_max - now) if older else 0.0
+        return self._debts.owed_s(_question_of(request.address, request.message), began_at, now)
 
     def reset(self) -> None:
         """The connection is gone: forget the request in flight without an event; its owner knows."""
         self._framer.clear()
-        self._state, self._until, self._request = _State.IDLE, None, None
-        self._unanswered.clear()  # a new connection brings no old replies
-        self._recent.clear()
+        self._turn.stop()
+        self._request = None
+        self._debts.clear()  # a new connection brings no old replies
+        self._doubles.clear()
         self._output.clear()
 
     def take_output(self) -> list[bytes]:
@@ -200,43 +171,41 @@ class Session:
             self._unmatched(heard, f"DATA does not fit its function: {error}", counts=False)
             return
         question = _question_of(frame.address, message)
-        is_repeat = now - self._recent.get((question, heard.wire), NEVER) < DOUBLE_S_MAX
-        request = self._request if self._state is _State.WAITING else None
+        came_at = self._doubles.came_at(question, heard.wire, now)
+        request = self._request if self._turn.state is State.WAITING else None
         why = "nothing is being asked: late or doubled" if request is None else _mismatch(request, frame, message)
         if request is None or why is not None:
             late_s = None
-            if is_repeat:
-                self._doubling_until = now + DOUBLING_S
+            if came_at is not None:
+                self._doubles.seen(now)
             else:
                 late_s = self._answer_older(question, message, before=now, now=now)
             if late_s is not None:
-                self._remember(question, heard.wire, now)
+                self._doubles.remember(question, heard.wire, now)
             self._unmatched(heard, why or "", late_s=late_s)
             return
         began_at = self._sent_at if request.began_at is None else request.began_at
-        # Where doubles have been seen, the same frame again at once is one; elsewhere a register simply has not moved. The double of
-        # a reply that this very read got already, as after a lost part, is as good as the reply.
-        is_double = is_repeat and now < self._doubling_until
-        is_older = is_double and self._recent[question, heard.wire] <= began_at
-        if is_older and not request.takes_repeats:
-            del self._recent[question, heard.wire]  # an answer that really is the same is taken when it comes again
+        # The double of a reply that this very read got already, as after a lost part, is as good as the reply.
+        is_double = came_at is not None and self._doubles.is_expected(now)
+        if came_at is not None and is_double and came_at <= began_at and not request.takes_repeats:
+            self._doubles.forget(question, heard.wire)  # an answer that really is the same is taken when it comes again
             self._unmatched(heard, "may be the doubled reply to the last asking of the same question")
             return
         late_s = None
         # A refusal names no item. It is given to an older asking once per read, or the debts of many items would eat every refusal.
         takes_refusal = isinstance(message, Refused) and (request.takes_repeats or request.began_at is not None)
-        if self._unanswered and not takes_refusal:
+        if self._debts and not takes_refusal:
             late_s = self._answer_older(question, message, before=began_at, now=now)
         if late_s is not None:
             self._unmatched(heard, "may be the late answer to an older asking of the same question", late_s=late_s)
             return
-        self._remember(question, heard.wire, now)
-        is_first = question not in self._unanswered and not is_double
+        self._doubles.remember(question, heard.wire, now)
+        is_first = question not in self._debts and not is_double
         if not is_first:
             # One of several askings of this read is answered, or an older answer came again: the last is still owed its own.
             self._owe(now)
             if not is_double:
-                self._unanswered[question].popleft()
+                self._debts.settle_oldest(question)
         self._events.append(
             Replied(
                 request=request,
@@ -257,33 +226,17 @@ class Session:
         """
         questions = [asked]
         if isinstance(message, Refused):
-            questions = [key for key in self._unanswered if key[:2] == asked[:2]]
+            questions = [key for key in self._debts if key[:2] == asked[:2]]
         for question in questions:
-            askings = self._unanswered.get(question)
-            while askings and askings[0] < now - self._late_s_max:
-                askings.popleft()
-            asked_at = askings.popleft() if askings and askings[0] < before else None
-            if not askings:
-                self._unanswered.pop(question, None)
-            if asked_at is not None:
-                return now - asked_at
+            if (late_s := self._debts.settle(question, before, now)) is not None:
+                return late_s
         return None
-
-    def _remember(self, question: _Question, wire: bytes, now: float) -> None:
-        """A double of this frame may follow."""
-        self._recent.pop((question, wire), None)
-        if len(self._recent) >= RECENT_MAX:
-            del self._recent[next(iter(self._recent))]  # the oldest: they stand in the order in which they came
-        self._recent[question, wire] = now
 
     def _owe(self, now: float) -> None:
         """The request in flight stays unanswered: its reply may still come."""
         assert self._request is not None
         question = _question_of(self._request.address, self._request.message)
-        if len(self._unanswered) >= UNANSWERED_MAX:
-            oldest_kept = now - self._late_s_max
-            self._unanswered = {key: asked for key, asked in self._unanswered.items() if asked[-1] >= oldest_kept}
-        self._unanswered.setdefault(question, deque(maxlen=UNANSWERED_PER_QUESTION_MAX)).append(self._sent_at)
+        self._debts.owe(question, self._sent_at, now)
 
     def _unmatched(self, heard: Heard, why: str, *, late_s: float | None = None, counts: bool = True) -> None:
         self._events.append(Unmatched(heard.wire, heard.frame.address, why, late_s))
@@ -312,10 +265,7 @@ class Session:
 
     def _rest(self, now: float, *, pause_s: float, pause_s_max: float = 0.0) -> None:
         self._request = None
-        if pause_s > 0:
-            self._state, self._until, self._limit = _State.DRAINING, now + pause_s, now + max(pause_s, pause_s_max)
-        else:
-            self._state, self._until = _State.IDLE, None
+        self._turn.rest(now, pause_s=pause_s, pause_s_max=pause_s_max)
 
 
 def _question_of(address: str, message: Message) -> _Question:

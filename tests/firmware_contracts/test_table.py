@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from firmware_contracts.contract import contract_names
+from firmware_contracts.modbus_contract import modbus_names
 from firmware_contracts.table import supported_meters, updated
 
 README = Path(__file__).parents[2] / "README.md"
@@ -17,7 +18,7 @@ def test_the_readme_shows_the_contracts_of_today() -> None:
 
 def test_every_contract_has_its_line() -> None:
     lines = supported_meters().splitlines()
-    assert len(lines) == 2 + len(contract_names())
+    assert len(lines) == 2 + len(contract_names()) + len(modbus_names())
     assert all(line.count("|") == lines[0].count("|") for line in lines)
 
 

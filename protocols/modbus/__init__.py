@@ -1,0 +1,1 @@
+"""Modbus over RTU and TCP: PDUs, frames, framers, points and session."""
