@@ -14,7 +14,6 @@ from functools import partial
 import structlog
 from prometheus_client import CollectorRegistry
 
-from firmware_contracts.contract import load
 from headend.api.app import create_app
 from headend.api.deps import ApiDeps, Health, LineStatus
 from headend.api.deps import MeterStatus as ApiMeterStatus
@@ -23,16 +22,18 @@ from headend.api.server import Listening, serve
 from headend.budgets import loads_of
 from headend.clock import Clock, SystemClock
 from headend.config import Config, PlanConfig
-from headend.drivers.dlt645 import Dlt645Driver
+from headend.drivers.dlt645 import Dlt645Driver, ItemQuestion
 from headend.drivers.errors import DriverError
 from headend.drivers.line import Line, Priority
+from headend.drivers.protocols import reader_of, session_of
+from headend.drivers.reading import Question
 from headend.drivers.transport import Connect, connect
 from headend.errors import UnknownMeter
 from headend.feed.live import FeedSignal
 from headend.model import MeterClock, MeterRecord
 from headend.observability import LineCollector
 from headend.on_demand import OnDemandRead, answered, unanswered
-from headend.quantities import BadQuantity, resolve, resolve_register
+from headend.quantities import load_contract, plan_questions, plannable, question_of, resolve
 from headend.scheduling.back_fill import BackFiller, FilledMeter
 from headend.scheduling.budget import LineBudget, line_budget
 from headend.scheduling.clock_keeper import ClockKeeper
@@ -81,9 +82,20 @@ class HeadEnd:
         for meter in config.meters:
             self._per_line[meter.line] += 1
         self._lines = {
-            line.name: Line(line.name, line.url, line.timing, connect=connect, clock=clock) for line in config.lines
+            line.name: Line(
+                line.name,
+                line.url,
+                line.timing,
+                connect=connect,
+                clock=clock,
+                session=session_of(line.protocol, in_flight=line.in_flight),
+            )
+            for line in config.lines
         }
-        self._drivers = {line.name: Dlt645Driver(self._lines[line.name], retries=line.retries) for line in config.lines}
+        self._readers = {
+            line.name: reader_of(self._lines[line.name], line.protocol, retries=line.retries) for line in config.lines
+        }
+        self._protocols = {line.name: line.protocol for line in config.lines}
         self._clocks = store.clocks()
         self._broadcasts = store.broadcasts()
         self._spare: dict[str, SpareTime] = {}
@@ -114,7 +126,7 @@ class HeadEnd:
 
     def _make_pollers(self) -> dict[str, Poller]:
         stored = self._store.latest_slots()
-        wanted: dict[tuple[str, str], tuple[ItemSpec, ...]] = {}
+        wanted: dict[tuple[str, str], tuple[Question, ...]] = {}
         groups: dict[tuple[str, str], list[PlannedMeter]] = defaultdict(list)
         of_line: dict[str, list[str]] = defaultdict(list)
         plans = {plan.name: plan for plan in self._config.plans}
@@ -122,7 +134,7 @@ class HeadEnd:
             of_line[meter.line].append(meter.id)
             key = (meter.contract, meter.plan)
             if key not in wanted:
-                wanted[key] = tuple(_plannable(meter.contract, plans[meter.plan].quantities).values())
+                wanted[key] = plan_questions(load_contract(meter.contract), plans[meter.plan].quantities)
             groups[meter.line, meter.plan].append(PlannedMeter(meter, wanted[key]))
 
         def newest(meter: str, obis: str) -> datetime | None:
@@ -133,7 +145,7 @@ class HeadEnd:
         for line in self._config.lines:
             poller = Poller(
                 self._lines[line.name],
-                Dlt645Driver(self._lines[line.name], retries=0),
+                reader_of(self._lines[line.name], line.protocol, retries=0),
                 zone=self._config.zone,
                 clock=self._clock,
                 writer=self.writer,
@@ -147,6 +159,9 @@ class HeadEnd:
                 poller.add_plan(period_s=plan.period_s, meters=meters)
             if self._per_line[line.name]:
                 pollers[line.name] = poller
+            if (
+                self._per_line[line.name] and line.protocol == "dlt645"
+            ):  # Modbus has neither clocks nor records we know of
                 self._spare[line.name] = self._spare_time(line.name, on_line)
                 poller.give_spare_time_to(self._spare[line.name])
         return pollers
@@ -173,7 +188,7 @@ class HeadEnd:
         filler = BackFiller(
             driver,
             [
-                FilledMeter(record=m.record, specs=m.specs, period_s=plan.period_s, look_back_s=plan.back_fill_s)
+                FilledMeter(record=m.record, specs=_specs(m), period_s=plan.period_s, look_back_s=plan.back_fill_s)
                 for plan, meters in on_line.items()
                 for m in meters
             ],
@@ -206,7 +221,7 @@ class HeadEnd:
         spare = self._spare[line.name].counters if line.name in self._spare else {}
         return LineStatus(
             name=line.name,
-            protocol="dlt645",
+            protocol=self._protocols[line.name],
             state="up" if line.is_up else "down",
             meters=self._per_line[line.name],
             problem=line.problem,
@@ -235,20 +250,20 @@ class HeadEnd:
         meter = self._meters.get(meter_id)
         if meter is None:
             raise UnknownMeter(f"no meter {meter_id!r} is served here; GET /v1/meters lists them")
-        contract = load(meter.contract)
+        contract = load_contract(meter.contract)
         plan = next(plan for plan in self._config.plans if plan.name == meter.plan)
         if quantities:
-            specs = {quantity: resolve(contract, quantity) for quantity in quantities}
+            wanted = {quantity: resolve(contract, quantity) for quantity in quantities}
         else:
-            specs = _plannable(meter.contract, plan.quantities)
+            wanted = plannable(contract, plan.quantities)
         reads: list[OnDemandRead] = []
-        for quantity, spec in specs.items():
+        for quantity, found in wanted.items():
             began = self._clock.monotonic()
             try:
-                reading = await self._drivers[meter.line].read(meter.address, spec, Priority.ON_DEMAND)
+                reading = await self._readers[meter.line].ask(meter.address, question_of(found), Priority.ON_DEMAND)
             except DriverError as error:
                 took_s = self._clock.monotonic() - began
-                reads.append(unanswered(meter.id, quantity, spec, error, self._clock.now(), took_s))
+                reads.append(unanswered(meter.id, quantity, found, error, self._clock.now(), took_s))
             else:
                 reads += answered(meter.id, quantity, reading, self._clock.now())
         return reads
@@ -277,18 +292,9 @@ class _StatusView(Mapping[str, ApiMeterStatus]):
         return len(self._status)
 
 
-def _plannable(contract_name: str, quantities: Sequence[str]) -> dict[str, ItemSpec]:
-    """What a plan asks of a contract; quantities it cannot give were reported when the configuration was read."""
-    contract = load(contract_name)
-    specs: dict[str, ItemSpec] = {}
-    for quantity in quantities:
-        try:
-            spec = resolve_register(contract, quantity)
-        except BadQuantity:
-            continue
-        if spec not in specs.values():  # one register under two names is read once
-            specs[quantity] = spec
-    return specs
+def _specs(meter: PlannedMeter) -> tuple[ItemSpec, ...]:
+    """What of a plan a DL/T 645 meter may have kept in its own memory."""
+    return tuple(question.spec for question in meter.questions if isinstance(question, ItemQuestion))
 
 
 async def _within(timeout_s: float, *waits: Awaitable[object]) -> None:

@@ -10,25 +10,28 @@ import os
 import re
 import tomllib
 from collections.abc import Hashable
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgspec import Struct
+from msgspec.structs import replace
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from headend.config_meters import meters_of
+from headend.config_ratios import ratios_of, written_moment, written_ratio
 from headend.config_reader import Entry, Problem, Reader
 from headend.config_store import check_store_url, resolve_store_url
 from headend.drivers.errors import BadLineUrl
+from headend.drivers.protocols import IN_FLIGHT_MAX, timing_of
 from headend.drivers.transport import LineUrl
 from headend.errors import ConfigError
 from headend.model import MeterRecord
+from headend.ratios import RatioFact
 from headend.scheduling.clock_check import ClockPolicy
 from headend.secrets import BadSecret, SecretRefs, is_reference
-from protocols.errors import BadAddress
 from protocols.exchange import Timing
-from protocols.values import MeterAddress
 
 __all__ = ["Config", "LineConfig", "PlanConfig", "Problem", "load_config"]
 
@@ -37,17 +40,17 @@ PERIODS_S = (
     | {f"{h}h": 3600 * h for h in (1, 2, 3, 4, 6, 8, 12, 24)}
     | {"1d": 86400}
 )
-PROTOCOLS = ("dlt645",)
-# A tunnel adds its own delay (mobile network, PLC) to the meter's: 3 s covers serial servers, GPRS needs a setting.
-TUNNEL_REPLY_TIMEOUT_S = 3.0
 
 
 class LineConfig(Struct, frozen=True, kw_only=True):
+    """in_flight: requests under way at once; more than one for modbus-tcp only."""
+
     name: str
     url: LineUrl
     protocol: str
     timing: Timing
     retries: int
+    in_flight: int = 1
 
 
 class PlanConfig(Struct, frozen=True, kw_only=True):
@@ -73,6 +76,7 @@ class Config(Struct, frozen=True, kw_only=True):
     plans: tuple[PlanConfig, ...]
     meters: tuple[MeterRecord, ...]
     sinks: tuple[str, ...]
+    ratios: tuple[RatioFact, ...] = ()
     secrets: SecretRefs = SecretRefs()
     clock: ClockPolicy = ClockPolicy()
     problems: tuple[Problem, ...]
@@ -139,14 +143,6 @@ def _secret(text: str) -> str:
     return text
 
 
-def _digits(text: str) -> str:
-    try:
-        MeterAddress(text)
-    except BadAddress as error:
-        raise ValueError(str(error)) from error
-    return text
-
-
 Name = Annotated[str, AfterValidator(_name)]
 
 
@@ -182,12 +178,13 @@ class _Clock(_Table):
 class _Line(_Table):
     name: Name
     url: Annotated[str, AfterValidator(_line_url)]
-    protocol: Literal["dlt645"] = "dlt645"
+    protocol: Literal["dlt645", "modbus-rtu", "modbus-tcp"] = "dlt645"
     reply_timeout_s: Annotated[float, Field(gt=0, le=120, strict=False)] | None = None
     turnaround_s: Annotated[float, Field(ge=0, le=10, strict=False)] = 0.0
     gap_s: Annotated[float, Field(gt=0, le=10, strict=False)] = 0.5
     preamble: Annotated[int, Field(ge=0, le=8)] = 4
     retries: Annotated[int, Field(ge=0, le=10)] = 2
+    in_flight: Annotated[int, Field(ge=1, le=IN_FLIGHT_MAX)] = 1
 
 
 class _Plan(_Table):
@@ -200,10 +197,17 @@ class _Plan(_Table):
 class _Meter(_Table):
     id: Name
     line: str
-    address: Annotated[str, AfterValidator(_digits)]
+    address: str
     contract: str = "dlt645/base_2007"
     plan: str
     password: Annotated[str, AfterValidator(_secret)] | None = None
+
+
+class _Ratio(_Table):
+    meter: str
+    since: Annotated[str | date | datetime, AfterValidator(written_moment)]
+    ct: Annotated[str, AfterValidator(written_ratio)] = "1"
+    pt: Annotated[str, AfterValidator(written_ratio)] = "1"
 
 
 class _Sink(_Table):
@@ -220,7 +224,13 @@ _FATAL_TABLES: dict[str, type[_Table]] = {
     "secrets": _Secrets,
     "clock": _Clock,
 }
-_ENTRY_TABLES: dict[str, type[_Table]] = {"lines": _Line, "plans": _Plan, "meters": _Meter, "sinks": _Sink}
+_ENTRY_TABLES: dict[str, type[_Table]] = {
+    "lines": _Line,
+    "plans": _Plan,
+    "meters": _Meter,
+    "ratios": _Ratio,
+    "sinks": _Sink,
+}
 
 
 # ------------------------------------------------------------------------------------------------ reading it
@@ -256,6 +266,9 @@ def load_config(path: Path) -> Config:
         written_lines=written["lines"],
         written_plans=written["plans"],
     )
+    ratios = ratios_of(
+        reader, document, shape=_Ratio, meters={record.id: record for record, _ in meters}, zone=ZoneInfo(head.timezone)
+    )
     sinks = [entry.good.name for entry in _uniquely_named(reader, written["sinks"]) if entry.good is not None]
     if reader.fatal:
         raise ConfigError("\n".join(str(problem) for problem in (*reader.fatal, *reader.problems)))
@@ -274,6 +287,7 @@ def load_config(path: Path) -> Config:
         plans=tuple(plans.values()),
         meters=tuple(record for record, _ in meters),
         sinks=tuple(sinks),
+        ratios=tuple(ratios),
         secrets=SecretRefs(password=secrets.password, operator=secrets.operator, passwords=passwords),
         clock=ClockPolicy(correct=clock.correct, limit_s=clock.limit_s, settlements=tuple(clock.settlements)),
         problems=tuple(reader.problems),
@@ -295,16 +309,19 @@ def _lines(reader: Reader, written: list[Entry]) -> dict[str, LineConfig]:
     lines = {}
     for entry in (found.good for found in unique if found.good is not None):
         url = LineUrl.parse(entry.url)
-        default_s = Timing().reply_timeout_s if url.scheme == "serial" else TUNNEL_REPLY_TIMEOUT_S
-        timing = Timing(
-            baud=url.baud,
-            reply_timeout_s=entry.reply_timeout_s or default_s,
+        timing = replace(
+            timing_of(url, entry.protocol, reply_timeout_s=entry.reply_timeout_s),
             turnaround_s=entry.turnaround_s,
             gap_s=entry.gap_s,
-            preamble=entry.preamble,
+            preamble=entry.preamble if entry.protocol == "dlt645" else 0,
         )
         lines[entry.name] = LineConfig(
-            name=entry.name, url=url, protocol=entry.protocol, timing=timing, retries=entry.retries
+            name=entry.name,
+            url=url,
+            protocol=entry.protocol,
+            timing=timing,
+            retries=entry.retries,
+            in_flight=entry.in_flight if entry.protocol == "modbus-tcp" else 1,
         )
     return lines
 

@@ -16,14 +16,21 @@ from typing import Any
 from msgspec import Struct, defstruct
 from pydantic import BaseModel, ValidationError
 
-from firmware_contracts.contract import Contract
 from firmware_contracts.errors import ContractError
 from headend.config_reader import Entry, Reader, dotted, explain_errors, names
 from headend.model import MeterRecord
-from headend.quantities import BadQuantity, channel_of, load_contract, resolve_register
-from protocols.dlt645.items import Di
+from headend.quantities import (
+    AnyContract,
+    BadQuantity,
+    channel_of,
+    check_address,
+    load_contract,
+    place_of,
+    resolve_register,
+)
+from protocols.errors import BadAddress
 
-__all__ = ["meters_of"]
+__all__ = ["meters_of", "rows_of"]
 
 
 def meters_of(
@@ -40,21 +47,25 @@ def meters_of(
     table = document.get("meters")
     if isinstance(table, str):
         file = (reader.path.parent / table).resolve()
-        found = list(_rows(reader, file, shape))
+        found = list(rows_of(reader, file, shape))
     else:
         found = reader.entries(document, "meters", shape)
     known_contracts = _Contracts(reader.path.resolve().parent, str(shape.model_fields["contract"].default))
     declared = {"line": _by_name(written_lines), "plan": _by_name(written_plans)}
     left_out_with: Counter[tuple[str, str]] = Counter()
     pairs: set[tuple[str, str]] = set()
-    good: list[tuple[Entry, Contract]] = []
+    good: list[tuple[Entry, AnyContract]] = []
     for entry in found:
-        has_line = _refers(entry, "line", lines, declared["line"], left_out_with)
-        has_plan = _refers(entry, "plan", plans, declared["plan"], left_out_with)
+        is_right = _has_address(entry, lines) and entry.good is not None
+        left_out = left_out_with if is_right else Counter()
+        has_line = _refers(entry, "line", lines, declared["line"], left_out)
+        has_plan = _refers(entry, "plan", plans, declared["plan"], left_out)
         contract = known_contracts.of(entry)
         if contract is not None and (plan := entry.text("plan")) is not None:
             pairs.add((plan, contract.name))
-        if entry.good is not None and has_line and has_plan and contract is not None:
+        if not (is_right and has_line and has_plan) or contract is None:
+            continue
+        if _speaks(entry, contract, lines[entry.good.line].protocol):
             good.append((entry, contract))
     for (key, name), count in (+left_out_with).items():
         declared[key][name].report("name", f"{name!r} is left out, and {count} meter(s) with it")
@@ -84,9 +95,35 @@ def _refers(
     if name in known:
         return True
     if name in declared:
-        left_out_with[key, name] += entry.good is not None
+        left_out_with[key, name] += 1
     else:
         entry.report(key, f"no {key} is named {name!r}; expected one of {names(declared)}")
+    return False
+
+
+def _has_address(entry: Entry, lines: Mapping[str, Any]) -> bool:
+    """Whether the address is one of its line's protocol; of DL/T 645 where the line is not known."""
+    address, line = entry.text("address"), entry.text("line")
+    if address is None:
+        return False
+    try:
+        check_address(address, lines[line].protocol if line is not None and line in lines else "dlt645")
+    except BadAddress as error:
+        entry.report("address", str(error))
+        return False
+    return True
+
+
+def _speaks(entry: Entry, contract: AnyContract, protocol: str) -> bool:
+    """Whether the meter's contract is of the line's protocol."""
+    speaks = "modbus" if protocol.startswith("modbus") else "dlt645"
+    if contract.protocol.startswith(speaks):
+        return True
+    entry.report(
+        "contract",
+        f"{contract.name!r} speaks {contract.protocol}, line {entry.good.line!r} {protocol}; expected a contract of "
+        f"{speaks}/…, `headend contract list` names them",
+    )
     return False
 
 
@@ -96,21 +133,21 @@ class _Contracts:
     def __init__(self, folder: Path, default: str) -> None:
         self.folder = folder
         self.default = default
-        self._loaded: dict[str, Contract | ContractError] = {}
+        self._loaded: dict[str, AnyContract | ContractError] = {}
 
-    def of(self, entry: Entry) -> Contract | None:
+    def of(self, entry: Entry) -> AnyContract | None:
         """Reports a contract that cannot be used, in full the first time."""
         name = entry.text("contract", self.default)
         if name is None:
             return None
         is_first = name not in self._loaded
         loaded = self.load(name)
-        if isinstance(loaded, Contract):
+        if not isinstance(loaded, ContractError):
             return loaded
         entry.report("contract", str(loaded) if is_first else f"{name!r} cannot be used, see above")
         return None
 
-    def load(self, name: str) -> Contract | ContractError:
+    def load(self, name: str) -> AnyContract | ContractError:
         if name not in self._loaded:
             try:
                 self._loaded[name] = load_contract(name, self.folder)
@@ -129,7 +166,7 @@ def _check_quantities(plans: list[Entry], pairs: set[tuple[str, str]], contracts
                 plan.report("quantities", f"{quantity!r} stands there twice")
         used = sorted(contract for name, contract in pairs if name == plan.text("name"))
         for contract in used or [contracts.default]:
-            if isinstance(loaded := contracts.load(contract), Contract):
+            if not isinstance(loaded := contracts.load(contract), ContractError):
                 _check_against(plan, list(dict.fromkeys(spelled)), loaded)
 
 
@@ -146,24 +183,25 @@ def _is_spelled(plan: Entry, quantity: str) -> bool:
     return True
 
 
-def _check_against(plan: Entry, quantities: list[str], contract: Contract) -> None:
-    seen: dict[Di, str] = {}
+def _check_against(plan: Entry, quantities: list[str], contract: AnyContract) -> None:
+    seen: dict[str, str] = {}
     for quantity in quantities:
         told = f"plan {plan.text('name')!r}, quantity {quantity!r}"
         try:
-            di = resolve_register(contract, quantity).di
+            place = place_of(resolve_register(contract, quantity))
         except BadQuantity as error:
             plan.report("quantities", f"{told}: {error}")
             continue
-        if di in seen:
+        if place in seen:
             plan.report(
-                "quantities", f"{told}: the same register as {seen[di]!r} (DI {di} of {contract.name}); it is read once"
+                "quantities",
+                f"{told}: the same register as {seen[place]!r} ({place} of {contract.name}); it is read once",
             )
-        seen.setdefault(di, quantity)
+        seen.setdefault(place, quantity)
 
 
 def _told_apart(
-    found: list[Entry], good: list[tuple[Entry, Contract]], lines: Mapping[str, Any]
+    found: list[Entry], good: list[tuple[Entry, AnyContract]], lines: Mapping[str, Any]
 ) -> Iterator[tuple[MeterRecord, Any]]:
     """Good meters that no other entry claims to be, an entry with mistakes included: it will be mended one day."""
     ids = Counter(entry.text("id") for entry in found)
@@ -195,7 +233,7 @@ def _told_apart(
 # ------------------------------------------------------------------------------------------------ a table of meters
 
 
-def _rows(reader: Reader, file: Path, shape: type[BaseModel]) -> Iterator[Entry]:
+def rows_of(reader: Reader, file: Path, shape: type[BaseModel]) -> Iterator[Entry]:
     """The rows of a CSV file. Its file and its header are right, or nothing is read from it."""
     try:
         text = file.read_text(encoding="utf-8-sig")

@@ -5,12 +5,10 @@ password is never spelled out: only the bytes as they were given, and `payload`,
 """
 
 import binascii
-from collections.abc import Iterable
 
-import crcmod.predefined
-from msgspec import Struct
-
-from headend.explain_items import ExplainedItem, item_name, items_of, pieces_of
+from headend.explain_items import item_name, items_of, pieces_of
+from headend.explain_modbus import explain_modbus
+from headend.explanation import ByteMeaning, ExplainedItem, Explanation, Meanings
 from protocols.dlt645.control import (
     ERROR,
     Control,
@@ -34,7 +32,6 @@ from protocols.errors import FrameError, MessageError
 __all__ = ["ByteMeaning", "ExplainedItem", "Explanation", "NotHex", "explain", "parse_hex"]
 
 CONTROL_AT = SECOND_START_AT + 1
-_crc_modbus = crcmod.predefined.mkCrcFun("modbus")
 # (function, from the meter) of frames whose DATA begins with a DI.
 _WITH_DI: dict[Dialect, set[tuple[int, bool]]] = {
     Dialect.V2007: {
@@ -52,33 +49,6 @@ _WITH_DI: dict[Dialect, set[tuple[int, bool]]] = {
 
 class NotHex(ValueError):
     """Text that is no hex at all."""
-
-
-class ByteMeaning(Struct, frozen=True):
-    """offset: in the bytes given; hex: those bytes as they came."""
-
-    offset: int
-    hex: str
-    meaning: str
-
-
-class Explanation(Struct, frozen=True, kw_only=True):
-    """One frame, or what was no frame. Names as in design 5.2; `error` and `follow` are the control byte's flags."""
-
-    protocol: str | None = None
-    valid: bool = False
-    problem: str | None = None
-    dir: str | None = None
-    addr: str | None = None
-    c: str | None = None
-    fn: str | None = None
-    error: bool = False
-    follow: bool = False
-    len: int | None = None
-    di: str | None = None
-    payload: str | None = None
-    items: list[ExplainedItem] = []
-    bytes: list[ByteMeaning] = []
 
 
 def parse_hex(text: str) -> bytes:
@@ -146,7 +116,7 @@ def _explain_frame(
     shown = mask_payload(frame.control, frame.payload).split()
     items, item_problem = items_of(message, shown) if message is not None else ([], None)
     di = _di_of(message)
-    meanings = _Meanings(offset)
+    meanings = Meanings(offset)
     noise = before.rstrip(b"\xfe")
     meanings.add(noise, "noise, no part of a frame")
     meanings.add(before[len(noise) :], "wake-up bytes, no part of the frame")
@@ -187,18 +157,7 @@ def _message(frame: Frame) -> tuple[Message | None, str | None]:
         return None, misfit
 
 
-class _Meanings:
-    def __init__(self, offset: int) -> None:
-        self.found: list[ByteMeaning] = []
-        self._offset = offset
-
-    def add(self, piece: bytes, meaning: str) -> None:
-        if piece:
-            self.found.append(ByteMeaning(self._offset, piece.hex(" ").upper(), meaning))
-            self._offset += len(piece)
-
-
-def _shell(meanings: _Meanings, body: bytes, address: str, parts: Control, dialect: Dialect) -> None:
+def _shell(meanings: Meanings, body: bytes, address: str, parts: Control, dialect: Dialect) -> None:
     meanings.add(body[:1], "start")
     meanings.add(body[1:7], _address_meaning(address))
     meanings.add(body[7:8], "second start")
@@ -222,7 +181,7 @@ def _di_of(message: Message | None) -> str | None:
 
 
 def _data(
-    meanings: _Meanings,
+    meanings: Meanings,
     data: bytes,
     shown: list[str],
     message: Message | None,
@@ -281,7 +240,7 @@ def _explain_cut(before: bytes, body: bytes) -> Explanation:
     dialect = dialect_of(frame)
     di = _cut_di(frame, dialect)
     size = FRAME_SIZE_MIN + body[LENGTH_AT] if len(body) > LENGTH_AT else None
-    meanings = _Meanings(0)
+    meanings = Meanings(0)
     meanings.add(before, "before the frame")
     if parts is None:
         meanings.add(body, "start of a frame, cut off behind its second start")
@@ -336,50 +295,12 @@ def _no_frame(wire: bytes) -> str:
 
 
 def _other_protocol(wire: bytes) -> Explanation | None:
-    """Frames of the neighbours that people paste: said to be what they are, not taken apart."""
-    if len(wire) >= 4 and wire[0] != START and _crc_modbus(wire[:-2]) == int.from_bytes(wire[-2:], "little"):
-        return Explanation(
-            protocol="modbus-rtu",
-            c=f"{wire[1]:02X}",
-            fn=f"Modbus function {wire[1] & 0x7F:02X}H",
-            error=bool(wire[1] & 0x80),
-            addr=str(wire[0]),
-            problem=f"no DL/T 645 frame: its last two bytes are a right Modbus CRC; "
-            f"Modbus RTU, unit {wire[0]}, function {wire[1] & 0x7F:02X}H",
-            bytes=_named(wire, ((1, "unit"), (1, "function"), (len(wire) - 4, "data"), (2, "CRC, right"))),
-        )
-    if len(wire) >= 8 and wire[2:4] == b"\0\0" and int.from_bytes(wire[4:6], "big") == len(wire) - 6:
-        return Explanation(
-            protocol="modbus-tcp",
-            c=f"{wire[7]:02X}",
-            fn=f"Modbus function {wire[7] & 0x7F:02X}H",
-            error=bool(wire[7] & 0x80),
-            addr=str(wire[6]),
-            problem=f"no DL/T 645 frame: a Modbus TCP header, unit {wire[6]}, function {wire[7] & 0x7F:02X}H",
-            bytes=_named(
-                wire,
-                (
-                    (2, "transaction"),
-                    (2, "protocol 0"),
-                    (2, "length"),
-                    (1, "unit"),
-                    (1, "function"),
-                    (len(wire) - 8, "data"),
-                ),
-            ),
-        )
+    """Frames of the neighbours that people paste."""
+    if found := explain_modbus(wire):
+        return found
     if len(wire) >= 8 and wire[0] == START and wire[5] == START and wire[1:3] == wire[3:5]:
         return Explanation(
             problem="no DL/T 645 frame: 68 L L 68 is the shell of Q/GDW 376.1 (concentrator to master station)",
             bytes=[ByteMeaning(0, wire.hex(" ").upper(), "Q/GDW 376.1 frame")],
         )
     return None
-
-
-def _named(wire: bytes, pieces: Iterable[tuple[int, str]]) -> list[ByteMeaning]:
-    meanings = _Meanings(0)
-    at = 0
-    for size, meaning in pieces:
-        meanings.add(wire[at : at + size], meaning)
-        at += size
-    return meanings.found

@@ -3,10 +3,9 @@
 Passwords and operator codes are named and not told.
 """
 
-from msgspec import Struct
-
 from firmware_contracts.contract import load
 from firmware_contracts.errors import ContractError
+from headend.explanation import ExplainedItem
 from protocols.dlt645.control import RATES, Dialect, RelayOrder, error_phrases
 from protocols.dlt645.items import Di, ItemValue, decode
 from protocols.dlt645.masking import HIDDEN
@@ -36,7 +35,7 @@ from protocols.dlt645.messages import (
 from protocols.errors import ProtocolError
 from protocols.values import Unit
 
-__all__ = ["ExplainedItem", "item_name", "items_of", "pieces_of"]
+__all__ = ["item_name", "items_of", "pieces_of"]
 
 _CONTRACTS = {Dialect.V2007: "dlt645/base_2007", Dialect.V1997: "dlt645/base_1997"}
 
@@ -52,16 +51,6 @@ RELAY_ORDERS = {
     RelayOrder.PROTECT_OFF: "protect off",
 }
 OUTPUTS = {0: "clock second pulse", 1: "demand period pulse", 2: "tariff slot switching pulse"}
-
-
-class ExplainedItem(Struct, frozen=True):
-    """value: decimal string, digits as the standard prints them, or text; None when the meter has no such measurement."""
-
-    name: str
-    obis: str | None
-    value: str | None
-    unit: str
-    at: str | None
 
 
 def items_of(message: Message, shown: list[str]) -> tuple[list[ExplainedItem], str | None]:

@@ -6,15 +6,16 @@ status words as well as amounts, and the bytes that went and came.
 
 from datetime import datetime
 from decimal import Decimal
+from typing import Protocol
 
 import msgspec
 from msgspec import Struct
 
-from headend.drivers.dlt645 import ItemReading
 from headend.drivers.errors import DriverError
+from headend.drivers.reading import Reading
 from headend.feed.envelope import iso_utc, plain
-from protocols.dlt645.items import ItemSpec
 from protocols.dlt645.masking import mask
+from protocols.values import Obis
 
 __all__ = ["OnDemandRead", "answered", "unanswered"]
 
@@ -49,7 +50,16 @@ class OnDemandRead(Struct, frozen=True, kw_only=True):
     kind: str | msgspec.UnsetType = msgspec.UNSET
 
 
-def answered(meter: str, quantity: str, reading: ItemReading, now: datetime) -> list[OnDemandRead]:
+class Asked(Protocol):
+    """The item or point that was asked for."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def obis(self) -> Obis | None: ...
+
+
+def answered(meter: str, quantity: str, reading: Reading, now: datetime) -> list[OnDemandRead]:
     """One per value of the item; several for a block or a record."""
     return [
         OnDemandRead(
@@ -71,14 +81,14 @@ def answered(meter: str, quantity: str, reading: ItemReading, now: datetime) -> 
 
 
 def unanswered(
-    meter: str, quantity: str, spec: ItemSpec, error: DriverError, now: datetime, took_s: float
+    meter: str, quantity: str, asked: Asked, error: DriverError, now: datetime, took_s: float
 ) -> OnDemandRead:
     """took_s: how long it took to fail, all tries; told where the error itself does not say how long the last one took."""
     return OnDemandRead(
         meter=meter,
         quantity=quantity,
-        obis=str(spec.obis) if spec.obis else None,
-        name=spec.name,
+        obis=str(asked.obis) if asked.obis else None,
+        name=asked.name,
         value=None,
         unit=None,
         received_at=iso_utc(now),

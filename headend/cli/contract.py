@@ -1,29 +1,35 @@
-"""`headend contract run | list | show`: what contracts say, and whether a device keeps its own."""
+"""`headend contract run | list | show | lint`: what contracts say, and whether a device keeps its own."""
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlsplit
 from zoneinfo import ZoneInfo
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from firmware_contracts.conformance import Check, Examination
-from firmware_contracts.contract import Contract, contract_names
+from firmware_contracts.contract import Contract
 from firmware_contracts.errors import ContractError
+from firmware_contracts.files import layers, merged
 from firmware_contracts.findings import Device, Finding, Report, Verdict
+from firmware_contracts.library import CONCENTRATORS, contract_names, protocol_of
+from firmware_contracts.modbus_contract import ModbusContract
 from headend.cli.contract_html import report_html
+from headend.cli.contract_lint import lint
+from headend.cli.contract_modbus import find_point, modbus_json, point_json, show_modbus, show_point
 from headend.cli.contract_report import report_json, report_junit
 from headend.cli.contract_show import contract_json, item_json, show_contract, show_item
 from headend.cli.output import ExitCode, exit_code_of, fail, print_json, print_table, stderr, stdout
 from headend.clock import SystemClock
-from headend.config import TUNNEL_REPLY_TIMEOUT_S
 from headend.conformance import SilentMeter, chosen_checks, examine
 from headend.drivers.line import Line
+from headend.drivers.protocols import timing_of
 from headend.drivers.transport import LineUrl, connect
 from headend.errors import HeadendError
 from headend.quantities import load_contract
@@ -51,6 +57,7 @@ def register(app: typer.Typer) -> None:
     contracts.command("run")(run)
     contracts.command("list")(list_)
     contracts.command("show")(show)
+    contracts.command("lint")(lint)
     app.add_typer(contracts, name="contract")
 
 
@@ -95,7 +102,7 @@ def run(
     if timeout is not None and not 0 < timeout <= 600:
         fail(f"--timeout {timeout}: expected seconds above 0, at most 600")
     try:
-        known = load_contract(contract)
+        known = _dlt645(contract)
         url = LineUrl.parse(_with_serial_settings(line, known))
         wanted = chosen_checks(known, only or [], writes=allow_writes)
         device = Device(address=MeterAddress(meter).digits, zone=_zone(timezone), clock_limit_s=clock_limit)
@@ -103,8 +110,7 @@ def run(
         fail(str(error))
     except BadAddress as error:
         fail(f"{error}; a meter alone on its line tells its address: headend read {line} AAAAAAAAAAAA di:04000401")
-    default_s = Timing().reply_timeout_s if url.scheme == "serial" else TUNNEL_REPLY_TIMEOUT_S
-    timing = Timing(baud=url.baud, reply_timeout_s=timeout or default_s)
+    timing = timing_of(url, "dlt645", reply_timeout_s=timeout)
     try:
         report = asyncio.run(_examine(url, timing, known, device, wanted, allow_writes, retries))
     except SilentMeter as error:
@@ -222,39 +228,91 @@ def _show_finding(finding: Finding, *, with_frames: bool) -> None:
             stdout.print(f"            < {frame.received.hex(' ').upper() or '(nothing)'}", style="bright_black")
 
 
+def _dlt645(name: str) -> Contract:
+    known = load_contract(name)
+    if not isinstance(known, Contract):
+        fail(
+            f"{name} is a contract of {known.protocol}; conformance runs are for DL/T 645. headend contract lint {name} "
+            f"looks at the contract itself, and headend read at a meter's values"
+        )
+    return known
+
+
 def list_(json: AsJson = False) -> None:
     """The contracts that come with the head-end."""
-    found = [load_contract(name) for name in contract_names()]
+    found = [_listed(name) for name in contract_names()]
     if json:
-        print_json([contract_json(contract) for contract in found])
+        print_json(found)
         return
     table = Table(box=None, pad_edge=False)
     for column in ("contract", "protocol", "serial", "what it describes"):
         table.add_column(column)
-    for contract in found:
-        table.add_row(contract.name, contract.protocol, contract.serial.text, escape(contract.description))
+    for about in found:
+        serial = about["serial"].text if about.get("serial") and about.get("port") != "ethernet" else ""
+        table.add_row(about["contract"], about["protocol"], serial, escape(about["description"]))
     print_table(table)
+
+
+def _listed(name: str) -> dict[str, Any]:
+    if protocol_of(name) in CONCENTRATORS:
+        return _about(name)
+    known = load_contract(name)
+    return modbus_json(known) if isinstance(known, ModbusContract) else contract_json(known)
+
+
+def _about(name: str) -> dict[str, Any]:
+    """The first section of a concentrator's contract; what its messages mean is in docs/concentrators.md."""
+    return {"description": ""} | merged(layers(name), "contract") | {"contract": name}
 
 
 def show(
     contract: ContractName,
-    di: Annotated[
-        str | None, typer.Argument(metavar="[DI]", help="One data identifier, 8 hex digits (1997: 4).")
+    item: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[ITEM]",
+            help="DL/T 645: a data identifier, 8 hex digits (1997: 4). Modbus: name, OBIS code or reg:….",
+        ),
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """What a contract says: limits, quirks and families of items; or all it knows of one data identifier."""
+    """What a contract says: limits, quirks, items or points; or all it knows of one of them."""
     try:
-        known = load_contract(contract)
-        if di is not None:
-            spec = known.find(Di(di.removeprefix("di:")))
+        if protocol_of(contract) in CONCENTRATORS:
+            _show_about(contract, item, as_json=json)
+            return
+        as_json, parts = _shown(load_contract(contract), item)
     except (HeadendError, ContractError, BadText) as error:
         fail(str(error))
     if json:
-        print_json(contract_json(known, items=True) if di is None else item_json(spec))
+        print_json(as_json)
         return
-    for part in show_contract(known) if di is None else show_item(spec):
+    for part in parts:
         if isinstance(part, Table):
             print_table(part)
         else:
             stdout.print(part)
+
+
+def _shown(known: Contract | ModbusContract, item: str | None) -> tuple[dict[str, Any], Iterator[RenderableType]]:
+    """The contract, or what it has for `item`, for programs and for people."""
+    if isinstance(known, ModbusContract):
+        if item is None:
+            return modbus_json(known, points=True), show_modbus(known)
+        point = find_point(known, item)
+        return point_json(point), show_point(point)
+    if item is None:
+        return contract_json(known, items=True), show_contract(known)
+    spec = known.find(Di(item.removeprefix("di:")))
+    return item_json(spec), show_item(spec)
+
+
+def _show_about(name: str, item: str | None, *, as_json: bool) -> None:
+    if item is not None:
+        fail(f"{name} describes a concentrator: it has messages, not items")
+    about = _about(name)
+    if as_json:
+        print_json(about)
+        return
+    for key, said in about.items():
+        stdout.print(f"{key}: {said}", markup=False)

@@ -8,25 +8,26 @@ from rich.markup import escape
 from rich.table import Table
 
 from firmware_contracts.errors import ContractError
+from firmware_contracts.modbus_contract import register_point
 from headend.cli.output import ExitCode, exit_code_of, fail, print_json, print_table, stderr
 from headend.clock import SystemClock
-from headend.config import TUNNEL_REPLY_TIMEOUT_S
 from headend.drivers.dialect import base_contract, detect_dialect
-from headend.drivers.dlt645 import Dlt645Driver, ItemReading
 from headend.drivers.errors import DriverError, LineDown
 from headend.drivers.line import Line, Priority
+from headend.drivers.protocols import PROTOCOLS, reader_of, session_of, timing_of
+from headend.drivers.reading import Reader, Reading
 from headend.drivers.transport import LineUrl, connect
-from headend.errors import HeadendError
+from headend.errors import ConfigError, HeadendError
 from headend.on_demand import OnDemandRead, answered, unanswered
-from headend.quantities import load_contract, resolve
-from protocols.dlt645.items import ItemSpec
-from protocols.errors import BadAddress
+from headend.quantities import AnyContract, Found, check_address, load_contract, question_of, resolve
+from protocols.errors import BadText
 from protocols.exchange import Timing
 from protocols.values import MeterAddress
 
 __all__ = ["register"]
 
 DEFAULT_QUANTITY = "1-0:1.8.0"
+DEFAULT_CONTRACT = "dlt645/base_2007"
 AUTO = "auto"
 
 
@@ -39,19 +40,27 @@ def read_command(
         str, typer.Argument(metavar="LINE", help="serial:///dev/ttyUSB0?baud=2400&parity=E or tcp://host:port")
     ],
     meter: Annotated[
-        str, typer.Argument(metavar="METER", help="12 digits as printed; AAAAAAAAAAAA asks the only meter on a line.")
+        str,
+        typer.Argument(
+            metavar="METER",
+            help="12 digits as printed; AAAAAAAAAAAA asks the only meter on a line. Of Modbus the unit, 1 to 247.",
+        ),
     ],
     quantities: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[QUANTITY]…", help="OBIS code (1-0:1.8.0) or di:00010000.  [default: 1-0:1.8.0]"),
+        typer.Argument(
+            metavar="[QUANTITY]…",
+            help="OBIS code (1-0:1.8.0), di:00010000 or reg:4:0x0048:float32.  [default: 1-0:1.8.0]",
+        ),
     ] = None,
-    protocol: Annotated[str, typer.Option(help="dlt645")] = "dlt645",
+    protocol: Annotated[str, typer.Option(help="dlt645, modbus-rtu (also over tcp://) or modbus-tcp")] = "dlt645",
     contract: Annotated[
         str,
         typer.Option(
-            help="What the meter promises: a contract's name or file; auto: ask the meter which edition it speaks."
+            help="What the meter promises: a contract's name or file; auto: ask a DL/T 645 meter which edition it speaks. "
+            "[default: dlt645/base_2007; of Modbus none, which leaves reg:…]"
         ),
-    ] = "dlt645/base_2007",
+    ] = "",
     timeout: Annotated[
         float | None, typer.Option(help="Seconds to the first byte of a reply.  [default: 1 serial, 3 tcp]")
     ] = None,
@@ -67,25 +76,27 @@ def read_command(
     Exit code 0: all read; 2: usage, or the line does not open; 3: silent, or hung up without a byte; 4: corrupt reply, or hung
     up in the middle of one; 5: refused by the meter.
     """
-    if protocol != "dlt645":
-        fail(f"protocol {protocol!r} is not served by this version; expected dlt645")
+    if protocol not in PROTOCOLS:
+        fail(f"protocol {protocol!r} is not served by this version; expected one of {', '.join(PROTOCOLS)}")
     if timeout is not None and not 0 < timeout <= 600:
         fail(f"--timeout {timeout}: expected seconds above 0, at most 600")
     try:
         url = LineUrl.parse(line)
-        address = _address(meter)
-        default_s = Timing().reply_timeout_s if url.scheme == "serial" else TUNNEL_REPLY_TIMEOUT_S
-        timing = Timing(baud=url.baud, reply_timeout_s=timeout or default_s)
-        if contract == AUTO:
+        address = _address(meter, protocol)
+        timing = timing_of(url, protocol, reply_timeout_s=timeout)
+        if contract == AUTO and protocol == "dlt645":
             contract = asyncio.run(_detect(url, timing, address))
-        known = load_contract(contract)
-        specs = [(quantity, resolve(known, quantity)) for quantity in quantities or [DEFAULT_QUANTITY]]
-    except (HeadendError, ContractError, BadAddress) as error:
+        if contract or protocol == "dlt645":
+            known = _contract(contract or DEFAULT_CONTRACT, protocol)
+            wanted = [(quantity, resolve(known, quantity)) for quantity in quantities or [DEFAULT_QUANTITY]]
+        else:
+            wanted = [(quantity, _register(quantity)) for quantity in quantities or [DEFAULT_QUANTITY]]
+    except (HeadendError, ContractError, BadText) as error:
         if json and isinstance(error, LineDown):
             print_json([])
         fail(str(error), _exit_code(error) if isinstance(error, LineDown) and error.wire_sent else ExitCode.USAGE)
     try:
-        shown, code = asyncio.run(_read_all(url, timing, address, specs, retries))
+        shown, code = asyncio.run(_read_all(url, timing, protocol, address, wanted, retries))
     except LineDown as error:
         if json:
             print_json([])
@@ -116,8 +127,29 @@ async def _detect(url: LineUrl, timing: Timing, address: str) -> str:
     return base_contract(found.dialect)
 
 
-def _address(meter: str) -> str:
-    """12 digits, or a wildcard: AA pairs at the high end."""
+def _contract(name: str, protocol: str) -> AnyContract:
+    speaks = "dlt645" if protocol == "dlt645" else "modbus"
+    known = load_contract(name)
+    if not known.protocol.startswith(speaks):
+        raise ConfigError(f"contract {known.name!r} speaks {known.protocol}; expected one of {speaks}/… for {protocol}")
+    return known
+
+
+def _register(quantity: str) -> Found:
+    """A bare register: without a contract nobody knows where a quantity is."""
+    if not quantity.startswith("reg:"):
+        raise ConfigError(
+            f"{quantity}: where a Modbus meter keeps it, its contract says: give --contract modbus/… (`headend contract list` "
+            f"names them), or the register itself, such as reg:4:0x0048:float32"
+        )
+    return register_point(quantity)
+
+
+def _address(meter: str, protocol: str) -> str:
+    """12 digits, or a wildcard: AA pairs at the high end. Of Modbus a unit."""
+    if protocol != "dlt645":
+        check_address(meter, protocol)
+        return meter
     upper = meter.upper()
     digits = upper
     while digits.startswith("AA"):
@@ -128,22 +160,22 @@ def _address(meter: str) -> str:
 
 
 async def _read_all(
-    url: LineUrl, timing: Timing, address: str, specs: list[tuple[str, ItemSpec]], retries: int
+    url: LineUrl, timing: Timing, protocol: str, address: str, wanted: list[tuple[str, Found]], retries: int
 ) -> tuple[list[OnDemandRead], ExitCode]:
     clock = SystemClock()
-    line = Line(url.text, url, timing, connect=connect, clock=clock)
-    driver = Dlt645Driver(line, retries=retries)
+    line = Line(url.text, url, timing, connect=connect, clock=clock, session=session_of(protocol))
+    reader = reader_of(line, protocol, retries=retries)
     shown: list[OnDemandRead] = []
     code = ExitCode.GOOD
     await line.connect()  # what cannot be opened at all is said once, not once per quantity
     try:
-        for quantity, spec in specs:
+        for quantity, found in wanted:
             began = clock.monotonic()
             try:
-                reading = await _read_one(line, driver, address, spec, retries)
+                reading = await _read_one(line, reader, address, found, retries)
             except DriverError as error:
                 code = code or _exit_code(error)
-                shown.append(unanswered(address, quantity, spec, error, clock.now(), clock.monotonic() - began))
+                shown.append(unanswered(address, quantity, found, error, clock.now(), clock.monotonic() - began))
             else:
                 shown += answered(reading.address, quantity, reading, clock.now())
     finally:
@@ -151,14 +183,14 @@ async def _read_all(
     return shown, code
 
 
-async def _read_one(line: Line, driver: Dlt645Driver, address: str, spec: ItemSpec, retries: int) -> ItemReading:
+async def _read_one(line: Line, reader: Reader, address: str, found: Found, retries: int) -> Reading:
     """Reconnects when the connection breaks: serial servers hang up for reasons of their own."""
     broken: LineDown | None = None
     for tries_left in range(retries, -1, -1):
         try:
             if not line.is_up:
                 await line.connect()
-            return await driver.read(address, spec, Priority.ON_DEMAND)
+            return await reader.ask(address, question_of(found), Priority.ON_DEMAND)
         except LineDown as error:
             if broken is None or error.wire_sent:  # what was heard before the break says more than a vain reconnect
                 broken = error

@@ -9,15 +9,17 @@ reply is whole, but of another page of a series, because all pages of a series h
 import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Literal, TypeAlias, TypeVar
 
 from msgspec import Struct, field
 
 from headend.drivers.errors import BadReply, DriverError, NoAnswer, RefusedByMeter
 from headend.drivers.line import Line, Priority
-from protocols.dlt645.control import Dialect
-from protocols.dlt645.frame import BROADCAST, WILDCARD
-from protocols.dlt645.items import Di, ItemSpec, ItemValue, decode
+from headend.drivers.reading import Reading, Register
+from protocols.dlt645.control import Dialect, error_phrases
+from protocols.dlt645.frame import BROADCAST, FRAME_SIZE_MIN, PREAMBLE_DEFAULT, WILDCARD
+from protocols.dlt645.items import Di, ItemSpec, ItemValue, decode, size_range
 from protocols.dlt645.load_record import LoadBlock, decode_blocks, decode_curve
 from protocols.dlt645.messages import (
     AddressReply,
@@ -33,7 +35,7 @@ from protocols.dlt645.messages import (
 from protocols.errors import BadSize, WireError
 from protocols.exchange import Replied, Request
 
-__all__ = ["BlockCount", "BlocksReading", "CurveReading", "Dlt645Driver", "ItemReading"]
+__all__ = ["BlockCount", "BlocksReading", "CurveReading", "Dlt645Driver", "ItemQuestion", "refusal", "registers_of"]
 
 RETRIES_DEFAULT = 2
 RESTARTS_MAX = 3  # of a reply in parts of which one was lost, on top of the retries
@@ -50,18 +52,28 @@ BlockCount: TypeAlias = Literal["bcd", "binary"] | None
 T = TypeVar("T")
 
 
-class ItemReading(Struct, frozen=True, kw_only=True):
-    """One item as one meter gave it: a single value, or several for a block or a record.
+class ItemQuestion(Struct, frozen=True, cache_hash=True):
+    """An item, asked for by itself. See `headend.drivers.reading`."""
 
-    address: the meter's own, also when a wildcard was asked.
-    wire_sent, wire_received: every frame of the last attempt, in order; more than one when the reply came in parts.
-    """
+    spec: ItemSpec
 
-    address: str
-    values: list[ItemValue]
-    wire_sent: tuple[bytes, ...]
-    wire_received: tuple[bytes, ...]
-    elapsed_s: float
+    @property
+    def registers(self) -> tuple[Register, ...]:
+        return registers_of(self.spec)
+
+    @property
+    def wire_bytes(self) -> int:
+        name = len(self.spec.di.wire)
+        return PREAMBLE_DEFAULT + 2 * FRAME_SIZE_MIN + name + name + size_range(self.spec)[0]
+
+
+@lru_cache(maxsize=4096)  # every item that a fleet's plans name, and far more
+def registers_of(spec: ItemSpec) -> tuple[Register, ...]:
+    """One per value of the item: a block's members, or the item itself."""
+    return tuple(
+        Register(str(member.obis) if member.obis else f"di:{member.di}", member.unit, member.source)
+        for member in spec.members or (spec,)
+    )
 
 
 class BlocksReading(Struct, frozen=True, kw_only=True):
@@ -113,9 +125,7 @@ class Dlt645Driver:
         # 1997: DI of the last reply that came from a meter whole; missing where the last asking ended otherwise.
         self._last_given: dict[str, Di] = {}
 
-    async def read(
-        self, address: str, spec: ItemSpec, priority: Priority, *, began_at: float | None = None
-    ) -> ItemReading:
+    async def read(self, address: str, spec: ItemSpec, priority: Priority, *, began_at: float | None = None) -> Reading:
         """Read one item from `address` (12 digits, or a wildcard on a point-to-point line).
 
         began_at: when the read that this call repeats began, monotonic seconds: an answer to any asking since then will do. A
@@ -126,13 +136,19 @@ class Dlt645Driver:
         parts, values = await self._read(
             address, ReadRequest(di=spec.di), priority, lambda data: decode(data, spec), began_at=began_at
         )
-        return ItemReading(
+        return Reading(
             address=parts.address,
             values=values,
             wire_sent=tuple(parts.sent),
             wire_received=tuple(parts.received),
             elapsed_s=parts.elapsed_s,
         )
+
+    async def ask(
+        self, address: str, question: ItemQuestion, priority: Priority, *, began_at: float | None = None
+    ) -> Reading:
+        """The reader's view of `read`."""
+        return await self.read(address, question.spec, priority, began_at=began_at)
 
     async def read_data(self, address: str, di: Di, priority: Priority) -> bytes:
         """DATA of an item as it stands on the wire, after −33H and behind the DI. Raises as `read` does."""
@@ -299,7 +315,7 @@ class Dlt645Driver:
 
         last = (await self.line.exchange_all(asking, priority, then))[-1]
         if isinstance(last.message, Refused):
-            raise RefusedByMeter(last.address, last.message, last.wire_sent, last.wire_received)
+            raise refusal(last, last.message)
 
     async def _retried(self, address: str, message: Message, priority: Priority) -> Replied:
         asking, again = Request(address, message), Request(address, message, self.line.monotonic())
@@ -317,8 +333,14 @@ class Dlt645Driver:
         if not isinstance(replied, Replied):
             raise AssertionError("a read is always answered or times out")
         if isinstance(replied.message, Refused):
-            raise RefusedByMeter(replied.address, replied.message, replied.wire_sent, replied.wire_received)
+            raise refusal(replied, replied.message)
         return replied
+
+
+def refusal(replied: Replied, refused: Refused) -> RefusedByMeter:
+    phrases = ", ".join(error_phrases(refused.dialect, refused.function, refused.word, refused.size))
+    said = f"error word {refused.word:0{2 * refused.size}X}H ({phrases})"
+    return RefusedByMeter(replied.address, said, refused.word, replied.wire_sent, replied.wire_received)
 
 
 def _wire_count(count: int, block_count: BlockCount) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from headend.drivers.dlt645 import RETRYABLE, Dlt645Driver
+from headend.drivers.dlt645 import RETRYABLE, Dlt645Driver, refusal
 from headend.drivers.errors import (
     Contradicted,
     DriverError,
@@ -329,7 +329,7 @@ class Dlt645Operations:
             if isinstance(found, Replied):
                 self._answered_at[address, has_left[-1].control.function] = self._line.monotonic()
                 if isinstance(found.message, Refused):
-                    raise RefusedByMeter(found.address, found.message, found.wire_sent, found.wire_received)
+                    raise refusal(found, found.message)
             return found
 
     async def _be_unmistakable(self, address: str, message: Message | Callable[[], Message]) -> None:

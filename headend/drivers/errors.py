@@ -8,6 +8,7 @@ HeadendError
     ├── NoAnswer           silent, corrupt or unmatched, with the evidence
     ├── BadReply           a right frame whose DATA does not fit the item (corrupt)
     ├── RefusedByMeter     the meter said no (refused)
+    ├── SilentBehind       a concentrator says that the meter does not answer it (silent)
     ├── NotOffered         contract and meter do not know what was asked (unsupported)
     ├── RateFixed          this line cannot change its rate (unsupported)
     ├── Unconfirmed        an order has left, and nobody knows whether it was carried out (unconfirmed)
@@ -19,9 +20,7 @@ shown through `protocols.dlt645.masking` only.
 """
 
 from headend.errors import HeadendError
-from protocols.dlt645.control import error_phrases
 from protocols.dlt645.masking import mask, mask_heard
-from protocols.dlt645.messages import Refused
 from protocols.errors import ProtocolError
 from protocols.exchange import NoReply, Silence
 
@@ -36,6 +35,7 @@ __all__ = [
     "NotOffered",
     "RateFixed",
     "RefusedByMeter",
+    "SilentBehind",
     "Unconfirmed",
     "WrongMeter",
 ]
@@ -123,10 +123,28 @@ class BadReply(DriverError):
 class RefusedByMeter(DriverError):
     kind = "refused"
 
-    def __init__(self, address: str, refused: Refused, wire_sent: bytes, wire_received: bytes) -> None:
-        phrases = ", ".join(error_phrases(refused.dialect, refused.function, refused.word, refused.size))
-        super().__init__(f"{address} refused: error word {refused.word:0{2 * refused.size}X}H ({phrases})")
-        self.word = refused.word
+    """word: DL/T 645's error word, or Modbus' exception code. retryable: the meter said that it is busy."""
+
+    def __init__(
+        self, address: str, said: str, word: int, wire_sent: bytes, wire_received: bytes, *, retryable: bool = False
+    ) -> None:
+        super().__init__(f"{address} refused: {said}")
+        self.word = word
+        self.wire_sent = wire_sent
+        self.wire_received = wire_received
+        self.retryable = retryable
+
+
+class SilentBehind(DriverError):
+    """The concentrator answered for a meter that it could not reach. said: its words, with the exception's code."""
+
+    kind = "silent"
+    retryable = True
+
+    def __init__(self, address: str, said: str, wire_sent: bytes, wire_received: bytes) -> None:
+        super().__init__(
+            f"the concentrator got no reply from {address}: {said}. Check power, wiring and address of the meter behind it"
+        )
         self.wire_sent = wire_sent
         self.wire_received = wire_received
 

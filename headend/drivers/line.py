@@ -1,8 +1,9 @@
-"""One owner per half-duplex line: connects, queues by priority, hands replies to who asked.
+"""One owner per line: connects, queues by priority, hands replies to who asked, whatever protocol its session speaks.
 
 Everything between a request and its reply happens in callbacks of the event loop (`data_received` and one timer per line, armed
 at the session's deadline); a task exists only to reconnect. Late, foreign and damaged frames are counted here and never
-delivered.
+delivered. How many requests are under way at once is the session's affair: one on a half-duplex line, several where replies
+carry a transaction number.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import cast
+from typing import Protocol, cast
 
 import structlog
 from msgspec import Struct
@@ -24,10 +25,9 @@ from headend.drivers.patience import FLOOR_S, TUNNEL_FLOOR_S, Patience
 from headend.drivers.stray import WINDOW_S, StrayWatch
 from headend.drivers.transport import Connect, LineUrl, can_set_baud, set_baud
 from protocols.dlt645.masking import mask
-from protocols.dlt645.messages import FollowUpRequest, ReadRequest
 from protocols.dlt645.session import Session
 from protocols.errors import EncodeError
-from protocols.exchange import BITS_PER_BYTE, NoReply, Replied, Request, Sent, Silence, Timing, Unmatched
+from protocols.exchange import BITS_PER_BYTE, Event, NoReply, Replied, Request, Sent, Silence, Timing, Unmatched
 
 __all__ = ["Line", "LineCounters", "Priority"]
 
@@ -69,6 +69,30 @@ class LineCounters(Struct):
     parity_errors: int = 0
 
 
+class LineSession(Protocol):
+    """What a line needs of a protocol's session, see `protocols.exchange`. is `idle`: one more request may be sent."""
+
+    @property
+    def idle(self) -> bool: ...
+    @property
+    def deadline(self) -> float | None: ...
+    @property
+    def noise_bytes(self) -> int: ...
+    @property
+    def echoes(self) -> int: ...
+    @property
+    def broken(self) -> str: ...
+    def request(self, request: Request, now: float, *, reply_timeout_s: float | None = None) -> None: ...
+    def receive(self, chunk: bytes, now: float, marked: Sequence[int] = ()) -> None: ...
+    def tick(self, now: float) -> None: ...
+    def interrupted_all(self, now: float) -> list[NoReply]: ...
+    def owed_s(self, request: Request, now: float) -> float: ...
+    def retime(self, timing: Timing) -> None: ...
+    def reset(self) -> None: ...
+    def take_output(self) -> list[bytes]: ...
+    def take_events(self) -> list[Event]: ...
+
+
 Then = Callable[[Replied], Request | None]
 Prepare = Callable[[], Request]
 
@@ -91,7 +115,17 @@ class Line(asyncio.Protocol):
     queued with LineDown. `exchange` may be called from any task of the same event loop.
     """
 
-    def __init__(self, name: str, url: LineUrl, timing: Timing, *, connect: Connect, clock: Clock) -> None:
+    def __init__(
+        self,
+        name: str,
+        url: LineUrl,
+        timing: Timing,
+        *,
+        connect: Connect,
+        clock: Clock,
+        session: Callable[[Timing], LineSession] = Session,
+    ) -> None:
+        """session: makes the protocol's own; DL/T 645 where nothing else is said."""
         self.name = name
         self.url = url
         self.timing = timing
@@ -100,14 +134,14 @@ class Line(asyncio.Protocol):
         self.problem = "not connected yet"  # empty while the line is up
         self.since: datetime = clock.now()  # of the present state, up or down
         self.last_reply_at: datetime | None = None
-        self.patience = Patience(timing.reply_timeout_s, floor_s=TUNNEL_FLOOR_S if url.scheme == "tcp" else FLOOR_S)
+        self.patience = Patience(timing.reply_timeout_s, floor_s=FLOOR_S if url.scheme == "serial" else TUNNEL_FLOOR_S)
         self._clock = clock
         self._connect = connect
-        self._session = Session(timing)
+        self._session = session(timing)
         self._queue: list[_Job] = []
         self._numbers = itertools.count()
-        self._job: _Job | None = None
-        self._next: Request | None = None  # of the job in flight
+        self._in_flight: dict[int, _Job] = {}  # by the identity of the request that was sent
+        self._next: deque[tuple[_Job, Request]] = deque()  # further requests of jobs that have begun
         self._stray = StrayWatch(timing.baud / BITS_PER_BYTE if timing.baud else None)
         self._noise_noted = 0
         self._silent_in_a_row = 0
@@ -207,8 +241,8 @@ class Line(asyncio.Protocol):
 
     async def wait_idle(self) -> None:
         """Until nothing is queued or in flight."""
-        while self._job is not None or self._queue:
-            await asyncio.wait([self._job.done] if self._job is not None else [self._queue[0].done])
+        while waiting := [job.done for job in (*self._in_flight.values(), *self._queue)]:
+            await asyncio.wait(waiting)
 
     async def _queued(self, request: Request | Prepare, priority: Priority, then: Then | None) -> list[Replied | Sent]:
         if self._transport is None:
@@ -224,6 +258,8 @@ class Line(asyncio.Protocol):
         pause_s = RECONNECT_S_FIRST
         try:
             while True:
+                if self.url.scheme == "listen":
+                    self._set_problem(f"waiting for a DTU to dial in: {self.url.text}")
                 try:
                     await self.connect()
                 except LineDown as error:
@@ -238,6 +274,8 @@ class Line(asyncio.Protocol):
                     # A far end that accepts and hangs up at once must not be hammered: only a real stay resets the back-off.
                     if self._clock.monotonic() - up_at > RECONNECT_S_MAX:
                         pause_s = RECONNECT_S_FIRST
+                    if self.url.scheme == "listen":  # the far end dials, and the listener bounds how often
+                        continue
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, RECONNECT_S_MAX)
         finally:
@@ -284,9 +322,9 @@ class Line(asyncio.Protocol):
                 self._settle(event, now)
             if not session.idle or self._transport is None:
                 break
-            if self._next is not None:
-                request, self._next = self._next, None
-            elif self._job is None and self._queue:
+            if self._next:
+                job, request = self._next.popleft()
+            elif self._queue:
                 job = heapq.heappop(self._queue)
                 if job.done.done():  # its caller went away
                     continue
@@ -295,32 +333,33 @@ class Line(asyncio.Protocol):
                 except Exception as error:  # the caller's own code: its affair, and not the line's
                     job.done.set_exception(error)
                     continue
-                self._job = job
             else:
                 break
             try:
                 session.request(request, now, reply_timeout_s=self._timeout_s(request))
             except EncodeError as error:
-                unsent, self._job = self._job, None
-                if unsent is not None and not unsent.done.done():
-                    unsent.done.set_exception(error)
+                if not job.done.done():
+                    job.done.set_exception(error)
                 continue
+            self._in_flight[id(request)] = job
             self.counters.requests += 1
             for wire in session.take_output():
                 self.counters.bytes_sent += len(wire)
                 self._transport.write(wire)
+        if session.broken:  # what comes is another protocol: nothing that follows can be trusted
+            self._drop(session.broken)
+            return
         self._arm(session.deadline, now)
 
     def _settle(self, event: Sent | Replied | NoReply | Unmatched, now: float) -> None:
         if isinstance(event, Unmatched):
             self._note_unmatched(event, now)
             return
-        job = self._job
+        job = self._in_flight.pop(id(event.request))
         if isinstance(event, NoReply):
-            self._job = None
             counter = {"silent": "silent", "corrupt": "corrupt", "unmatched": "unmatched_only"}[event.silence.value]
             setattr(self.counters, counter, getattr(self.counters, counter) + 1)
-            if job is not None and not job.done.done():
+            if not job.done.done():
                 job.done.set_exception(NoAnswer(event))
             self._watch_silence(event, now)
             return
@@ -332,13 +371,12 @@ class Line(asyncio.Protocol):
                 self.patience.replied(
                     event.address, self._waited_s(event.elapsed_s, event.wire_sent, event.wire_received)
                 )
-            if job is not None and job.then is not None:
+            if job.then is not None:
                 job.parts = [*job.parts, event]
-                self._next = job.then(event)
-                if self._next is not None:
+                if (following := job.then(event)) is not None:
+                    self._next.append((job, following))
                     return
-        self._job = None
-        if job is not None and not job.done.done():
+        if not job.done.done():
             job.done.set_result(job.parts or [event])
 
     def _note_unmatched(self, event: Unmatched, now: float) -> None:
@@ -353,11 +391,7 @@ class Line(asyncio.Protocol):
     def _timeout_s(self, request: Request) -> float | None:
         """What the meter is given, as far as it is known; None: what the line has."""
         learnt_s = self.patience.timeout_s(request.address)
-        message = request.message
-        is_long = isinstance(message, FollowUpRequest) or (
-            isinstance(message, ReadRequest) and message.count is not None
-        )
-        if learnt_s is None or not is_long:
+        if learnt_s is None or not getattr(request.message, "is_long", False):  # a message may say so of itself
             return learnt_s
         # A tunnel may hand over a reply when it is whole, and what is learnt has no wire time in it: long replies need theirs.
         return learnt_s + self.timing.longest_reply_s
@@ -369,7 +403,7 @@ class Line(asyncio.Protocol):
     def _watch_silence(self, event: NoReply, now: float) -> None:
         """A far end that is gone without a word looks like silent meters: hang up and try again, now and then."""
         is_known = self.patience.timeout_s(event.request.address) is not None  # it has answered before
-        if event.silence is not Silence.SILENT or self.url.scheme != "tcp" or not is_known:
+        if event.silence is not Silence.SILENT or self.url.scheme == "serial" or not is_known:
             return
         if self._silent_in_a_row == 0:
             self._silent_addresses.clear()
@@ -414,19 +448,19 @@ class Line(asyncio.Protocol):
         transport, self._transport = self._transport, None
         if transport is not None and not transport.is_closing():
             transport.abort()
-        self._next = None
+        self._next.clear()
         self._silent_in_a_row = 0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        lost = self._session.interrupted(self._clock.monotonic())
+        lost = {id(event.request): event for event in self._session.interrupted_all(self._clock.monotonic())}
         self._session.reset()
         self._set_problem(why)
         self._up.clear()
         self._down.set()
-        in_flight, self._job = self._job, None
-        for job in [in_flight, *self._queue] if in_flight is not None else self._queue:
+        begun, self._in_flight = self._in_flight, {}
+        for sent, job in [*begun.items(), *((0, job) for job in self._queue)]:
             if not job.done.done():
                 self.counters.lost += 1
-                job.done.set_exception(LineDown(self.url.text, why, lost if job is in_flight else None))
+                job.done.set_exception(LineDown(self.url.text, why, lost.get(sent)))
         self._queue.clear()

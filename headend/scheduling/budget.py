@@ -1,8 +1,8 @@
 """How much of a line's time its plans take, pure: known before anything runs.
 
 An exchange costs what is on the wire, 11 bits a byte at the line's rate, and what nobody can speed up: the meter's reply delay
-and the pause before the next request. On the wire are, each way, the wake-up bytes, 12 bytes of frame and DATA: the DI going out,
-the DI and the item coming back (DL/T 645-2007 §5.2).
+and the pause before the next request. How many bytes those are is the question's affair: of DL/T 645, each way, the wake-up bytes,
+12 bytes of frame and DATA: the DI going out, the DI and the item coming back (DL/T 645-2007 §5.2).
 
 A round is one read of every quantity of every meter of a plan. A line whose rounds take more than `SHARE_MAX` of their periods
 has no room for retries, for back-filling and for meters that do not answer, and is reported as too full.
@@ -12,13 +12,12 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
-from protocols.dlt645.frame import PREAMBLE_DEFAULT
-from protocols.dlt645.items import ItemSpec, size_range
+from headend.drivers.reading import Question
+from protocols.dlt645.frame import FRAME_SIZE_MIN, PREAMBLE_DEFAULT
 from protocols.exchange import BITS_PER_BYTE, Timing
 
 __all__ = ["LineBudget", "PlanLoad", "PlanTime", "exchange_s", "line_budget", "line_rate", "read_s"]
 
-FRAME_BYTES = 12  # 68 address 68 C L … CS 16
 REPLY_DELAY_S_TYPICAL = 0.15  # Td is 20 to 500 ms by the standard, and nearer to 20 in most meters
 BAUD_ASSUMED = 9600  # behind a tunnel whose rate nobody has told: serial servers are mostly set to it
 SHARE_MAX = 0.9
@@ -27,11 +26,11 @@ _LONGER_S = (60, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
 
 
 class PlanLoad(Struct, frozen=True, kw_only=True):
-    """What one plan asks on one line. items: per meter what is read of it; meters of one contract share the tuple."""
+    """What one plan asks on one line. questions: per meter what is asked of it; meters of one contract share the tuple."""
 
     plan: str
     period_s: int
-    items: Sequence[tuple[ItemSpec, ...]]
+    questions: Sequence[tuple[Question, ...]]
 
 
 class PlanTime(Struct, frozen=True, kw_only=True):
@@ -75,15 +74,18 @@ class LineBudget(Struct, frozen=True, kw_only=True):
 
 
 def exchange_s(sent_data: int, received_data: int, timing: Timing, *, baud: int, reply_delay_s: float) -> float:
-    """Seconds of one exchange. sent_data, received_data: bytes of DATA, DI included."""
-    wire_bytes = timing.preamble + PREAMBLE_DEFAULT + 2 * FRAME_BYTES + sent_data + received_data
-    return wire_bytes * BITS_PER_BYTE / baud + reply_delay_s + timing.turnaround_s
+    """Seconds of one exchange of DL/T 645. sent_data, received_data: bytes of DATA, DI included."""
+    wire_bytes = PREAMBLE_DEFAULT + 2 * FRAME_SIZE_MIN + sent_data + received_data
+    return _wire_s(wire_bytes, timing, baud, reply_delay_s)
 
 
-def read_s(spec: ItemSpec, timing: Timing, *, baud: int, reply_delay_s: float = REPLY_DELAY_S_TYPICAL) -> float:
-    """Seconds to read one item; of an item of open size, its least."""
-    name = len(spec.di.wire)
-    return exchange_s(name, name + size_range(spec)[0], timing, baud=baud, reply_delay_s=reply_delay_s)
+def _wire_s(wire_bytes: int, timing: Timing, baud: int, reply_delay_s: float) -> float:
+    return (timing.preamble + wire_bytes) * BITS_PER_BYTE / baud + reply_delay_s + timing.turnaround_s
+
+
+def read_s(question: Question, timing: Timing, *, baud: int, reply_delay_s: float = REPLY_DELAY_S_TYPICAL) -> float:
+    """Seconds to have one question answered; of an item of open size, its least."""
+    return _wire_s(question.wire_bytes, timing, baud, reply_delay_s)
 
 
 def line_rate(timing: Timing) -> tuple[int, bool]:
@@ -118,17 +120,19 @@ def line_budget(
 
 
 def _plan_time(load: PlanLoad, timing: Timing, baud: int, reply_delay_s: float) -> PlanTime:
-    by_specs: dict[int, float] = {}  # meters of one contract share the tuple: reckoned once
+    known: dict[int, float] = {}  # meters of one contract share the tuple: reckoned once
     round_s = 0.0
-    for specs in load.items:
-        if id(specs) not in by_specs:
-            by_specs[id(specs)] = sum(read_s(spec, timing, baud=baud, reply_delay_s=reply_delay_s) for spec in specs)
-        round_s += by_specs[id(specs)]
+    for questions in load.questions:
+        if id(questions) not in known:
+            known[id(questions)] = sum(
+                read_s(question, timing, baud=baud, reply_delay_s=reply_delay_s) for question in questions
+            )
+        round_s += known[id(questions)]
     return PlanTime(
         plan=load.plan,
         period_s=load.period_s,
-        meters=len(load.items),
-        reads=sum(map(len, load.items)),
+        meters=len(load.questions),
+        reads=sum(len(question.registers) for questions in load.questions for question in questions),
         round_s=round(round_s, 3),
         share=round(round_s / load.period_s, 4),
     )

@@ -20,17 +20,16 @@ import structlog
 from msgspec import Struct
 
 from headend.clock import Clock
-from headend.drivers.dlt645 import Dlt645Driver, ItemReading
 from headend.drivers.errors import DriverError, LineDown, NoAnswer
 from headend.drivers.line import Line, Priority
+from headend.drivers.reading import Question, Reader, Reading, Register, Value
 from headend.model import MeterRecord, Quality, Read
 from headend.scheduling.breaker import Breaker, Purse
 from headend.scheduling.plan import next_slot, slot_at
 from headend.scheduling.spare_time import Worker
 from headend.store.writer import Writer
-from protocols.dlt645.items import ItemSpec, ItemValue
 
-__all__ = ["MeterStatus", "PlannedMeter", "Poller", "feed_reason", "reads_of"]
+__all__ = ["MeterStatus", "PlannedMeter", "Poller", "feed_reason", "missing_read", "reads_of"]
 
 ACCEPT_MAX = timedelta(
     hours=4
@@ -40,17 +39,21 @@ MISSED_MAX = timedelta(
     days=3
 )  # slots that passed while we were down are named so far back; older ones are a gap in the feed
 PORTION = 200  # missing reads put between two looks at the line
-_RETRYABLE = ("silent", "corrupt", "unmatched", "line-busy")
 _REASONS = {"line-busy": "overrun"}  # driver words that are no reasons of the feed
 
 log = structlog.get_logger(__name__)
 
 
 class PlannedMeter(Struct, frozen=True, gc=False):
-    """A meter and what its plan asks of it. specs are shared by all meters of one contract and plan."""
+    """A meter and what its plan asks of it. questions are shared by all meters of one contract and plan."""
 
     record: MeterRecord
-    specs: tuple[ItemSpec, ...]
+    questions: tuple[Question, ...]
+
+    @property
+    def registers(self) -> Iterator[Register]:
+        for question in self.questions:
+            yield from question.registers
 
 
 class MeterStatus(Struct, gc=False):
@@ -66,10 +69,10 @@ class MeterStatus(Struct, gc=False):
 
 
 class _Turn(Struct):
-    """A meter waiting in a round. left: quantities not yet settled. began_at, not_before: monotonic seconds."""
+    """A meter waiting in a round. left: questions not yet settled. began_at, not_before: monotonic seconds."""
 
     meter: PlannedMeter
-    left: tuple[ItemSpec, ...]
+    left: tuple[Question, ...]
     tries: int = 0
     began_at: float | None = None
     not_before: float = 0.0
@@ -107,7 +110,7 @@ class Poller:
     def __init__(
         self,
         line: Line,
-        driver: Dlt645Driver,
+        driver: Reader,
         *,
         zone: ZoneInfo,
         clock: Clock,
@@ -215,7 +218,11 @@ class Poller:
         for is_failing in (False, True):
             for meter in group.meters:
                 if (self._status[meter.record.id].problem != "") is is_failing:
-                    left = tuple(spec for spec in meter.specs if (meter.record.id, _channel(spec)) not in stored)
+                    left = tuple(
+                        question
+                        for question in meter.questions
+                        if any((meter.record.id, register.name) not in stored for register in question.registers)
+                    )
                     if left:
                         yield _Turn(meter, left)
 
@@ -290,22 +297,22 @@ class Poller:
     async def _ask_for(self, round_: _Round, turn: _Turn, began_at: float | None) -> None:
         meter = turn.meter.record
         while turn.left:
-            spec = turn.left[0]
+            question = turn.left[0]
             try:
-                reading = await self._driver.read(meter.address, spec, Priority.LIVE, began_at=began_at)
+                reading = await self._driver.ask(meter.address, question, Priority.LIVE, began_at=began_at)
             except LineDown as error:
                 self._line_fell(round_, turn, error)
                 return
             except DriverError as error:
                 self._note_problem(meter.id, error)
-                if error.kind in _RETRYABLE:
+                if error.retryable:
                     self._postpone(
                         round_, turn, feed_reason(error.kind), is_alive=error.kind in ("corrupt", "unmatched")
                     )
                     return
-                self._record_missing(round_, _Turn(turn.meter, (spec,)), feed_reason(error.kind))
+                self._record_missing(round_, _Turn(turn.meter, (question,)), feed_reason(error.kind))
             else:
-                self._record(round_, turn.meter, spec, reading)
+                self._record(round_, turn.meter, question, reading)
             turn.left = turn.left[1:]
             if self._stopping.is_set():
                 return
@@ -343,21 +350,18 @@ class Poller:
 
     # -------------------------------------------------------------------------------------------- what becomes of it
 
-    def _record(self, round_: _Round, meter: PlannedMeter, spec: ItemSpec, reading: ItemReading) -> None:
+    def _record(self, round_: _Round, meter: PlannedMeter, question: Question, reading: Reading) -> None:
         now = self._clock.now()
         self._status[meter.record.id].heard(now)
         late = now > round_.late_after
-        for read in reads_of(
-            meter.record.id, spec, reading.values, slot=round_.slot, now=now, zone=self._zone, late=late
-        ):
+        for read in reads_of(meter.record.id, question, reading, slot=round_.slot, now=now, zone=self._zone, late=late):
             self._writer.put(read)
 
     def _record_missing(self, round_: _Round, turn: _Turn, reason: str) -> None:
         now = self._clock.now()
-        for spec in turn.left:
-            for read in reads_of(
-                turn.meter.record.id, spec, None, slot=round_.slot, now=now, zone=self._zone, late=False, reason=reason
-            ):
+        for question in turn.left:
+            for register in question.registers:
+                read = missing_read(turn.meter.record.id, register, slot=round_.slot, now=now, reason=reason)
                 self._writer.put(read)
                 if self._spare is not None:
                     self._spare.missing(read)
@@ -369,31 +373,28 @@ class Poller:
             current = slot_at(now, group.period_s, self._zone)
             earliest = now - MISSED_MAX
             for meter in group.meters:
-                for spec in meter.specs:
-                    newest = self._newest(meter.record.id, _channel(spec))
+                for register in meter.registers:
+                    newest = self._newest(meter.record.id, register.name)
                     if newest is None or newest >= current:
                         continue
                     slot = next_slot(
                         max(newest, slot_at(earliest, group.period_s, self._zone)), group.period_s, self._zone
                     )
-                    yield from self._stopped(group, meter, spec, slot, current)
+                    yield from self._stopped(group, meter, register, slot, current)
 
     def _missed_slots(self, group: _Group, slot: datetime, now: datetime) -> Iterator[Read]:
         """Slots that passed while this process was suspended, blocked, or its clock stepped over them."""
         current = slot_at(now, group.period_s, self._zone)
         slot = max(slot, slot_at(now - MISSED_MAX, group.period_s, self._zone))
         for meter in group.meters:
-            for spec in meter.specs:
-                yield from self._stopped(group, meter, spec, slot, current)
+            for register in meter.registers:
+                yield from self._stopped(group, meter, register, slot, current)
 
     def _stopped(
-        self, group: _Group, meter: PlannedMeter, spec: ItemSpec, slot: datetime, until: datetime
+        self, group: _Group, meter: PlannedMeter, register: Register, slot: datetime, until: datetime
     ) -> Iterator[Read]:
         while slot < until:
-            now = self._clock.now()
-            yield from reads_of(
-                meter.record.id, spec, None, slot=slot, now=now, zone=self._zone, late=False, reason="stopped"
-            )
+            yield missing_read(meter.record.id, register, slot=slot, now=self._clock.now(), reason="stopped")
             slot = next_slot(slot, group.period_s, self._zone)
 
     def _name_missed(self, missed: Iterator[Read]) -> None:
@@ -423,43 +424,56 @@ def feed_reason(kind: str) -> str:
 
 
 def reads_of(
+    meter: str, question: Question, reading: Reading, *, slot: datetime, now: datetime, zone: ZoneInfo, late: bool
+) -> list[Read]:
+    """One read per register of the question. A value that the meter marks as not measured is missing, never a number."""
+    return [
+        _read_of(meter, register, value, reading.refused.get(place, ""), slot=slot, now=now, zone=zone, late=late)
+        for place, (register, value) in enumerate(zip(question.registers, reading.values, strict=True))
+    ]
+
+
+def _read_of(
     meter: str,
-    spec: ItemSpec,
-    values: list[ItemValue] | None,
+    register: Register,
+    value: Value,
+    refused: str,
     *,
     slot: datetime,
     now: datetime,
     zone: ZoneInfo,
     late: bool,
-    reason: str = "",
-) -> list[Read]:
-    """One read per value of an item; with `values` None, one missing read per value it should have had, for `reason`.
+) -> Read:
+    amount = value.content if isinstance(value.content, Decimal) else None
+    return Read(
+        meter=meter,
+        obis=register.name,
+        amount=amount,
+        unit=value.unit,
+        interval_end=slot,
+        read_at=None,
+        received_at=now,
+        quality=_QUALITIES[amount is not None, late],
+        source=register.source,
+        reason="" if amount is not None else refused or "not-measured",
+        occurred_at=value.at.replace(tzinfo=zone).astimezone(UTC) if value.at is not None else None,
+    )
 
-    A value that the meter marks as not measured is missing, too, never a number.
-    """
-    if values is None:
-        members = spec.members or (spec,)
-        values = [ItemValue(name=member.name, obis=member.obis, content=None, unit=member.unit) for member in members]
-    reads = []
-    for value in values:
-        amount = value.content if isinstance(value.content, Decimal) else None
-        quality = _QUALITIES[amount is not None, late]
-        reads.append(
-            Read(
-                meter=meter,
-                obis=value.obis.text if value.obis else f"di:{spec.di}",
-                amount=amount,
-                unit=value.unit,
-                interval_end=slot,
-                read_at=None,
-                received_at=now,
-                quality=quality,
-                source=spec.source,
-                reason="" if amount is not None else reason or "not-measured",
-                occurred_at=value.at.replace(tzinfo=zone).astimezone(UTC) if value.at is not None else None,
-            )
-        )
-    return reads
+
+def missing_read(meter: str, register: Register, *, slot: datetime, now: datetime, reason: str) -> Read:
+    """What stands in the feed for a register that could not be had."""
+    return Read(
+        meter=meter,
+        obis=register.name,
+        amount=None,
+        unit=register.unit,
+        interval_end=slot,
+        read_at=None,
+        received_at=now,
+        quality=(Quality.MISSING,),
+        source=register.source,
+        reason=reason,
+    )
 
 
 _QUALITIES = {
@@ -468,10 +482,6 @@ _QUALITIES = {
     (False, False): (Quality.MISSING,),
     (False, True): (Quality.MISSING, Quality.LATE),
 }
-
-
-def _channel(spec: ItemSpec) -> str:
-    return spec.obis.text if spec.obis else f"di:{spec.di}"
 
 
 async def _first(timeout_s: float, *waits: Awaitable[object]) -> None:

@@ -155,7 +155,7 @@ def test_the_documented_example_is_good(tmp_path: Path) -> None:
             'protocol = "dlt645"',
             'protocol = "dlms"',
             "headend.toml:12 lines[0].protocol",
-            "expected 'dlt645', got 'dlms'",
+            "expected 'dlt645', 'modbus-rtu' or 'modbus-tcp', got 'dlms'",
         ),
     ],
 )

@@ -170,7 +170,7 @@ def run(*arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
             "1234.56 kWh",
         ),
         (["6812907856341268910833333433896745335516"], 4, "checksum is 55H, expected 54H"),
-        (["01 03 00 00 00 02 C4 0B"], 2, "Modbus RTU, unit 1, function 03H"),
+        (["01 03 00 00 00 02 C4 0B"], 0, "modbus-rtu read holding registers  to meter 1"),
         (["deadbeef"], 2, "no 68H in these 4 bytes"),
         (["68 12 90"], 2, "the shortest DL/T 645 frame has 12"),
         ([""], 2, "nothing to explain"),

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from headend.drivers.reading import Question, Reading
 from headend.model import Read
 from headend.scheduling import poller
 from headend.store.store import Store
-from protocols.dlt645.items import ItemSpec, ItemValue
 from simulators.virtual_time import VirtualClock, run
 from tests.scenarios.street import Street, run_street
 
@@ -58,10 +58,10 @@ def test_an_error_of_ours_costs_one_meter_its_read_and_is_named(
 ) -> None:
     real = poller.reads_of
 
-    def reads_of(meter: str, spec: ItemSpec, values: list[ItemValue] | None, **rest: Any) -> list[Read]:
-        if meter == "M000003" and values is not None:
+    def reads_of(meter: str, question: Question, reading: Reading, **rest: Any) -> list[Read]:
+        if meter == "M000003":
             raise RuntimeError("a fault put in by the test")
-        return real(meter, spec, values, **rest)
+        return real(meter, question, reading, **rest)
 
     async def nothing(_: Street, __: VirtualClock) -> None:
         monkeypatch.setattr(poller, "reads_of", reads_of)

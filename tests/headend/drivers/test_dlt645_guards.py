@@ -150,5 +150,5 @@ def test_a_password_appears_in_no_log_no_error_and_no_repr(edition: str, spoil: 
 
 def test_the_driver_reads_and_changes_nothing() -> None:
     public = {name for name, _ in inspect.getmembers(Dlt645Driver, inspect.isfunction) if not name.startswith("_")}
-    assert public == {"read", "read_address", "read_curve", "read_data", "read_load_record"}
+    assert public == {"ask", "read", "read_address", "read_curve", "read_data", "read_load_record"}
     assert "secure" in dir(Dlt645Operations)

@@ -4,18 +4,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firmware_contracts.contract import load
+from headend.drivers.dlt645 import ItemQuestion
 from headend.scheduling.budget import SHARE_MAX, PlanLoad, exchange_s, line_budget, read_s
-from protocols.dlt645.items import Di, ItemSpec
+from protocols.dlt645.items import Di
 from protocols.exchange import Timing
 
-ENERGY = load("dlt645/base_2007").find(Di("00010000"))
-VOLTAGE = load("dlt645/base_2007").find(Di("02010100"))
-ENERGY_1997 = load("dlt645/base_1997").find(Di("9010"))
+ENERGY = ItemQuestion(load("dlt645/base_2007").find(Di("00010000")))
+VOLTAGE = ItemQuestion(load("dlt645/base_2007").find(Di("02010100")))
+ENERGY_1997 = ItemQuestion(load("dlt645/base_1997").find(Di("9010")))
 TIMING = Timing(baud=2400)
 
 
-def load_of(meters: int, *specs: ItemSpec, period_s: int = 900, plan: str = "plan") -> PlanLoad:
-    return PlanLoad(plan=plan, period_s=period_s, items=[tuple(specs)] * meters)
+def load_of(meters: int, *questions: ItemQuestion, period_s: int = 900, plan: str = "plan") -> PlanLoad:
+    return PlanLoad(plan=plan, period_s=period_s, questions=[tuple(questions)] * meters)
 
 
 def test_an_energy_read_at_2400_baud_is_44_bytes_on_the_wire_and_the_reply_delay() -> None:
