@@ -6,7 +6,8 @@
 Replies on such lines carry no number. What tells one from another is its *key*, all of it that names a question: with DL/T 645 the
 address, the function and the DI; with Modbus RTU only the unit, the function and how many bytes there are. Questions that share a key
 but ask for different things differ in their *detail* (the start address). A question that stayed unanswered is a debt: its answer may
-still come for `late_s_max`, and until then nobody else's frame with the same key is above suspicion.
+still come for `late_s_max`, and until then nobody else's frame with the same key is above suspicion. Far ends that queue answer one question
+after the other: each late answer says that what was asked after it has been waiting, too, so those debts begin to run anew.
 
 No I/O and no clock: `now` is monotonic seconds.
 """
@@ -88,9 +89,12 @@ class Turn:
 ANYBODY = "anybody"  # the detail of a debt of which nobody knows any more whose it is
 
 
-class _Asking(Struct, frozen=True):
+class _Asking(Struct):
+    """until: its answer may still come; later than it seemed at first when the far end turns out to be behind."""
+
     asked_at: float
     detail: Hashable
+    until: float
 
 
 class Debts(Generic[Key]):
@@ -99,6 +103,7 @@ class Debts(Generic[Key]):
     def __init__(self, late_s_max: float) -> None:
         self.late_s_max = late_s_max
         self._askings: dict[Key, deque[_Asking]] = {}
+        self._behind_at = NEVER  # when a late answer last showed the far end to be behind
 
     def __bool__(self) -> bool:
         return bool(self._askings)
@@ -112,21 +117,18 @@ class Debts(Generic[Key]):
     def owe(self, key: Key, asked_at: float, now: float, *, detail: Hashable = None) -> None:
         """This asking ended without its reply."""
         if len(self._askings) >= UNANSWERED_MAX:
-            oldest_kept = now - self.late_s_max
-            self._askings = {
-                key: askings for key, askings in self._askings.items() if askings[-1].asked_at >= oldest_kept
-            }
+            self._askings = {key: askings for key, askings in self._askings.items() if askings[-1].until >= now}
         while len(self._askings) >= UNANSWERED_MAX:
             del self._askings[next(iter(self._askings))]
         askings = self._askings.setdefault(key, deque(maxlen=UNANSWERED_PER_KEY_MAX))
-        askings.append(_Asking(asked_at, detail))
+        askings.append(_Asking(asked_at, detail, max(asked_at, self._behind_at) + self.late_s_max))
 
     def owed_s(self, key: Key, began_at: float, now: float, *, detail: Hashable = None) -> float:
         """How long an answer to somebody else's asking (of another detail, or from before `began_at`) may still come; else 0."""
         if key not in self._askings:
             return 0.0
-        others = [asking.asked_at for asking in self._askings[key] if _is_other(asking, began_at, detail)]
-        owed_s = others[-1] + self.late_s_max - now if others else 0.0
+        others = [asking.until for asking in self._askings[key] if _is_other(asking, began_at, detail)]
+        owed_s = others[-1] - now if others else 0.0
         return owed_s if owed_s > SLACK_S else 0.0
 
     def count(self, key: Key, now: float) -> int:
@@ -140,28 +142,34 @@ class Debts(Generic[Key]):
         askings = self._askings.get(key, ())
         for asking in askings:
             if _is_other(asking, before, detail):
-                self._remove(key, asking)
+                self._pay(key, asking, now)
                 return now - asking.asked_at
         return None
 
-    def settle_oldest(self, key: Key) -> None:
-        self._remove(key, self._askings[key][0])
+    def settle_oldest(self, key: Key, now: float) -> None:
+        self._pay(key, self._askings[key][0], now)
 
     def clear(self) -> None:
         self._askings.clear()
+        self._behind_at = NEVER
 
     def _forget_old(self, key: Key, now: float) -> None:
         askings = self._askings.get(key)
-        while askings and askings[0].asked_at < now - self.late_s_max:
+        while askings and askings[0].until < now:
             askings.popleft()
         if askings is not None and not askings:
             del self._askings[key]
 
-    def _remove(self, key: Key, asking: _Asking) -> None:
+    def _pay(self, key: Key, paid: _Asking, now: float) -> None:
         askings = self._askings[key]
-        askings.remove(asking)
+        askings.remove(paid)
         if not askings:
             del self._askings[key]
+        self._behind_at = now
+        for others in self._askings.values():
+            for asking in others:
+                if asking.asked_at > paid.asked_at:
+                    asking.until = max(asking.until, now + self.late_s_max)
 
 
 class Doubles(Generic[Key]):

@@ -7,24 +7,22 @@ replies and requests that meet the garbage of a babbling device.
 `faults` may be changed at any time; what it decides is done where a reply leaves.
 """
 
-import math
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from heapq import heappop, heappush
 
-from protocols.dlt645.frame import BROADCAST, PREAMBLE
+from protocols.dlt645.frame import BROADCAST, PREAMBLE, Frame
 from protocols.dlt645.framer import Framer, Heard
+from protocols.exchange import BITS_PER_BYTE
+from simulators.dlt645_faults import Dlt645Replies
 from simulators.dlt645_meter import Dlt645Meter
-from simulators.fault_injector import Burst, Departure, FaultInjector
-from simulators.faults import FaultPlan
+from simulators.fault_injector import Departure, FaultInjector
+from simulators.faults import METER_ADDRESSES, FaultPlan
+from simulators.wire import Wire, superpose
 
-__all__ = ["BITS_PER_BYTE", "Dlt645Bus"]
+__all__ = ["BITS_PER_BYTE", "Dlt645Bus", "superpose"]
 
-BITS_PER_BYTE = 11  # start, 8 data, even parity, stop
-BAUD_ASSUMED = 2400  # of a line without a rate, to know which bytes of two replies meet
 ECHO_PREAMBLE = bytes([PREAMBLE]) * 4
-BURSTS_KEPT = 64  # of those on the wire, to know which requests met them
 
 
 class Dlt645Bus:
@@ -35,6 +33,7 @@ class Dlt645Bus:
     byte_s: how long a byte takes on the wire; 0 for no time at all. The line sets it.
     on_wake: called when `deadline` has become earlier without a request; the line sets it.
     deadline: monotonic seconds at which `tick` has something to do.
+    addresses: how meters are named in a plan of faults.
     collisions: requests that more than one meter answered at once. overlaps: chunks that came while a reply was due.
     """
 
@@ -49,19 +48,25 @@ class Dlt645Bus:
         self.meters = list(meters)
         self.baud = baud
         self.parity = parity
-        self.byte_s = 0.0 if baud is None else BITS_PER_BYTE / baud
+        self.addresses = METER_ADDRESSES
         self.on_wake: Callable[[], None] | None = None
         self.collisions = 0
         self.overlaps = 0
         self.requests = 0
         self.replies = 0
-        self._injector = FaultInjector(self.meters, faults)
+        self._injector: FaultInjector[Dlt645Meter, Frame] = FaultInjector(self.meters, Dlt645Replies(), faults)
         self._framer = Framer()
-        self._due: list[tuple[float, int, bytes]] = []
-        self._count = 0
+        self._wire = Wire(self._injector, baud=baud)
         self._output: list[bytes] = []
         self._change_at: float | None = None
-        self._babble: deque[Burst] = deque(maxlen=BURSTS_KEPT)
+
+    @property
+    def byte_s(self) -> float:
+        return self._wire.byte_s
+
+    @byte_s.setter
+    def byte_s(self, byte_s: float) -> None:
+        self._wire.byte_s = byte_s
 
     @property
     def faults(self) -> FaultPlan:
@@ -85,7 +90,7 @@ class Dlt645Bus:
     @property
     def deadline(self) -> float | None:
         moments = (
-            self._due[0][0] if self._due else None,
+            self._wire.due,
             self._framer.deadline,
             self._injector.deadline,
             self._change_at,
@@ -95,9 +100,8 @@ class Dlt645Bus:
     def receive(self, chunk: bytes, monotonic: float, now: datetime) -> None:
         """Bytes from the master; `now` is true time, for the meters."""
         self._settle(monotonic, now)
-        self.overlaps += bool(self._due)
-        if self._babble and self.byte_s:
-            chunk = self._met_by_babble(chunk, monotonic - len(chunk) * self.byte_s)
+        self.overlaps += self._wire.due is not None
+        chunk = self._wire.request(chunk, monotonic)
         for found in self._framer.receive(chunk, monotonic):
             self._hear(found, monotonic, now)
 
@@ -105,21 +109,12 @@ class Dlt645Bus:
         self._settle(monotonic, now)
         for found in self._framer.tick(monotonic):
             self._hear(found, monotonic, now)
-        if self._injector.deadline is not None:
-            for burst in self._injector.bursts(monotonic, monotonic, now, self._wire_s):
-                self._push(burst.at, burst.wire)
-                self._babble.append(burst)
-        while self._due and self._due[0][0] <= monotonic:
-            self._output.append(heappop(self._due)[2])
+        self._output += self._wire.take(monotonic, now)
 
     def take_output(self) -> list[bytes]:
         """Replies that are to start now, each in one piece."""
         output, self._output = self._output, []
         return output
-
-    @property
-    def _wire_s(self) -> float:
-        return self.byte_s or BITS_PER_BYTE / (self.baud or BAUD_ASSUMED)
 
     def _settle(self, monotonic: float, now: datetime) -> None:
         self._injector.settle(now)
@@ -132,7 +127,7 @@ class Dlt645Bus:
         self.requests += 1
         frame, injector = found.frame, self._injector
         if not injector.is_idle and injector.echoes(frame.address, now):
-            self._push(monotonic, ECHO_PREAMBLE + found.wire)
+            self._wire.push(monotonic, ECHO_PREAMBLE + found.wire)
         departures: list[Departure] = []
         to_one = not frame.address.startswith("AA") and frame.address != BROADCAST
         for meter in self.meters:
@@ -147,62 +142,11 @@ class Dlt645Bus:
         if len(departures) > 1:
             self.collisions += 1
             wires = [(each.delay_s, b"".join(chunk for _, chunk in each.chunks)) for each in departures]
-            for delay_s, wire in superpose(wires, self._wire_s):
-                self._depart(monotonic + delay_s, wire, monotonic, now)
+            for delay_s, wire in superpose(wires, self._wire.wire_s):
+                self._wire.send(wire, monotonic + delay_s, monotonic, now)
             return
         for departure in departures:
-            at = monotonic + departure.delay_s
-            for gap_s, chunk in departure.chunks:
-                self._depart(at + gap_s, chunk, monotonic, now)
-                at += gap_s + len(chunk) * self.byte_s
+            self._wire.depart(departure, monotonic + departure.delay_s, monotonic, now)
 
     def _reaches(self, meter: Dlt645Meter) -> bool:
         return (self.baud is None or meter.baud in (None, self.baud)) and self.parity in (None, meter.parity)
-
-    def _depart(self, at: float, wire: bytes, monotonic: float, now: datetime) -> None:
-        """Send `wire` from `at` on; where a babbling device speaks meanwhile, both are lost."""
-        if self._injector.deadline is None:
-            self._push(at, wire)
-            return
-        byte_s = self._wire_s
-        for burst in self._babble:
-            busy_until = burst.at + len(burst.wire) * byte_s
-            if burst.at <= at < busy_until:  # these bytes are part of garbage that is already on its way
-                wire = wire[math.ceil((busy_until - at) / byte_s) :]
-                at = busy_until
-        end = at + len(wire) * byte_s
-        bursts = self._injector.bursts(end, monotonic, now, byte_s)
-        self._babble.extend(bursts)
-        together = [(at, wire), *((burst.at, burst.wire) for burst in bursts)]
-        start = min(begin for begin, _ in together)
-        for delay_s, stretch in superpose([(begin - start, bytes_) for begin, bytes_ in together if bytes_], byte_s):
-            self._push(start + delay_s, stretch)
-
-    def _met_by_babble(self, chunk: bytes, start: float) -> bytes:
-        """What the meters hear of a request that was sent from `start` on."""
-        met = bytearray(chunk)
-        for burst in self._babble:
-            first = round((burst.at - start) / self.byte_s)
-            for index, byte in enumerate(burst.wire, first):
-                if 0 <= index < len(met):
-                    met[index] &= byte
-        return bytes(met)
-
-    def _push(self, at: float, wire: bytes) -> None:
-        self._count += 1
-        heappush(self._due, (at, self._count, wire))
-
-
-def superpose(replies: Sequence[tuple[float, bytes]], byte_s: float) -> list[tuple[float, bytes]]:
-    """What is on the wire when each reply starts after its delay: stretches of bytes, with the delay of their first."""
-    on_wire: dict[int, int] = {}
-    for delay_s, wire in replies:
-        first = round(delay_s / byte_s)
-        for index, byte in enumerate(wire, first):
-            on_wire[index] = on_wire.get(index, 0xFF) & byte
-    stretches: list[tuple[int, bytearray]] = []
-    for index in sorted(on_wire):
-        if not stretches or index != stretches[-1][0] + len(stretches[-1][1]):
-            stretches.append((index, bytearray()))
-        stretches[-1][1].append(on_wire[index])
-    return [(first * byte_s, bytes(stretch)) for first, stretch in stretches]

@@ -5,23 +5,47 @@ an editor writes it, leaves the faults as they were.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
-from simulators.dlt645_bus import Dlt645Bus
-from simulators.faults import BadFaults, FaultPlan, load_plan
+from simulators.faults import METER_ADDRESSES, AddressRule, BadFaults, FaultPlan, load_plan
 
-__all__ = ["FaultFile", "struck_on"]
+__all__ = ["FaultFile", "FaultedBus", "struck_on"]
 
 LOOK_S = 0.5
+
+
+class Addressed(Protocol):
+    @property
+    def address(self) -> str: ...
+
+
+class FaultedBus(Protocol):
+    """A line whose faults may be changed. Setting `faults` raises BadFaults for what cannot happen on it.
+
+    addresses: how its meters are named.
+    """
+
+    addresses: AddressRule
+
+    @property
+    def meters(self) -> Sequence[Addressed]: ...
+    @property
+    def faults(self) -> FaultPlan: ...
+    @faults.setter
+    def faults(self, plan: FaultPlan) -> None: ...
+    @property
+    def struck(self) -> Counter[str]: ...
 
 
 class FaultFile:
     """began: what relative times in the file count from. report: told in a sentence what has become of a change."""
 
     def __init__(
-        self, path: Path, began: datetime, buses: Sequence[Dlt645Bus], report: Callable[[str], object]
+        self, path: Path, began: datetime, buses: Sequence[FaultedBus], report: Callable[[str], object]
     ) -> None:
         self._path = path
         self._began = began
@@ -33,11 +57,14 @@ class FaultFile:
     def load(self) -> None:
         """Read it and put it into force. Raises BadFaults, OSError."""
         self._seen = self._stamp()
-        plan = load_plan(self._path, self._began)
+        plan = load_plan(self._path, self._began, self._buses[0].addresses if self._buses else METER_ADDRESSES)
+        try:
+            for bus in self._buses:
+                bus.faults = plan
+        except BadFaults as error:
+            raise BadFaults(f"{self._path}: {error}") from error
         for absent in _absent(plan, self._buses):
             self._report(f"{self._path}: meter {absent} is not simulated here")
-        for bus in self._buses:
-            bus.faults = plan
 
     def reload(self) -> None:
         """Read it again soon, changed or not."""
@@ -69,12 +96,12 @@ class FaultFile:
         return found.st_mtime_ns, found.st_size
 
 
-def struck_on(buses: Sequence[Dlt645Bus]) -> str:
+def struck_on(buses: Sequence[FaultedBus]) -> str:
     """How often each fault has struck on all lines, for people."""
     names = sorted({name for bus in buses for name in bus.struck})
     return ", ".join(f"{name} {sum(bus.struck[name] for bus in buses)}" for name in names) or "nothing"
 
 
-def _absent(plan: FaultPlan, buses: Sequence[Dlt645Bus]) -> list[str]:
+def _absent(plan: FaultPlan, buses: Sequence[FaultedBus]) -> list[str]:
     there = {meter.address for bus in buses for meter in bus.meters}
     return sorted({address for fault in plan.faults for address in fault.meters} - there)

@@ -2,19 +2,19 @@
 
 A reply is spoilt as a chain of small functions from reply to reply, always in the order of FaultKind, so that two
 faults that strike together give the same bytes every time. What happens to a meter itself (clock, power, relay, swap)
-is done when the bus next looks, at the moment it was due.
+is done when the bus next looks, at the moment it was due. What a reply is, and what its address and checksum, a
+`ReplyAdapter` of the protocol knows.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
+from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
 
-from protocols.dlt645.control import ERROR, Function1997, Function2007
-from protocols.dlt645.frame import Frame
-from simulators.dlt645_meter import Dlt645Meter
+from simulators.fault_target import FaultyMeter, ReplyAdapter
 from simulators.faults import Fault, FaultKind, FaultPlan, Strike
 from simulators.load_curve import mix
 
@@ -23,18 +23,20 @@ __all__ = ["Burst", "Departure", "FaultInjector"]
 K = FaultKind
 HELD_MAX = 4096  # bytes of merged replies kept for the next one; a line whose replies are all merged stays silent
 _OF_METER = (K.CLOCK_STEP, K.CLOCK_DRIFT, K.POWER_CUT, K.METER_SWAP, K.STUCK_RELAY)
-_WITH_DI = {0x80 | function for function in (Function2007.READ, Function2007.FOLLOW_UP)}
-_WITH_DI |= {0xA0 | function for function in (Function2007.READ, Function2007.FOLLOW_UP)}
-_WITH_SHORT_DI = {0x80 | function for function in (Function1997.READ, Function1997.FOLLOW_UP)}
-_WITH_SHORT_DI |= {0xA0 | function for function in (Function1997.READ, Function1997.FOLLOW_UP)}
+
+F = TypeVar("F")
+M = TypeVar("M", bound="FaultyMeter[Any]")
 
 
 class Departure(Struct):
-    """A reply on its way out. chunks: (seconds of silence before it, bytes); delay_s: before the first."""
+    """A reply on its way out. chunks: (seconds of silence before it, bytes); delay_s: before the first.
 
-    frame: Frame
+    lead: bytes at the head that nobody would miss.
+    """
+
     delay_s: float
     wire: bytes
+    lead: int = 0
     chunks: list[tuple[float, bytes]] = []
 
 
@@ -45,19 +47,21 @@ class Burst(Struct, frozen=True):
     wire: bytes
 
 
-class FaultInjector:
-    """The faults of one line.
+class FaultInjector(Generic[M, F]):
+    """The faults of one line, or of several connections to the same meters.
 
     struck: how often each fault has struck, by name; counts survive a change of plan.
+    plan: raises BadFaults when the adapter knows that it cannot happen.
     """
 
-    def __init__(self, meters: Sequence[Dlt645Meter], plan: FaultPlan | None = None) -> None:
+    def __init__(self, meters: Sequence[M], adapter: ReplyAdapter[F], plan: FaultPlan | None = None) -> None:
         self.struck: Counter[str] = Counter()
         self._meters = meters
+        self._adapter = adapter
         self._heard: Counter[str] = Counter()
-        self._active: dict[tuple[str, Dlt645Meter], Fault] = {}
-        self._stand_ins: dict[Dlt645Meter, Dlt645Meter] = {}
-        self._held = b""
+        self._active: dict[tuple[str, M], Fault] = {}
+        self._stand_ins: dict[M, M] = {}
+        self._held: dict[object, bytes] = {}
         self._settled_at: datetime | None = None
         self._next_change: datetime | None = None
         self._dirty = False
@@ -73,6 +77,7 @@ class FaultInjector:
 
     @plan.setter
     def plan(self, plan: FaultPlan) -> None:
+        self._adapter.check(plan)
         self._plan = plan
         self._dirty = True
         self._babble_deadline = 0.0 if any(fault.kind is K.BABBLE for fault in plan.faults) else None
@@ -101,20 +106,29 @@ class FaultInjector:
                 return True
         return False
 
-    def strikes(self, meter: Dlt645Meter, now: datetime) -> dict[FaultKind, Strike]:
+    def strikes(self, meter: M, now: datetime) -> dict[FaultKind, Strike]:
         """What strikes the request that `meter` hears now; one of a kind."""
         self._heard[meter.address] += 1
         found = self._plan.strikes(meter.address, self._heard[meter.address], now)
         return {strike.fault.kind: strike for strike in found}
 
-    def device(self, meter: Dlt645Meter) -> Dlt645Meter:
+    def device(self, meter: M) -> M:
         """What answers under the meter's address."""
         return self._stand_ins.get(meter, meter)
 
     def answer(
-        self, meter: Dlt645Meter, frame: Frame, strikes: dict[FaultKind, Strike], now: datetime
+        self,
+        meter: M,
+        frame: F,
+        strikes: dict[FaultKind, Strike],
+        now: datetime,
+        *,
+        line: object = None,
     ) -> Departure | None:
-        """Let the meter hear the request; its reply, unless a fault keeps it."""
+        """Let the meter hear the request; its reply, unless a fault keeps it.
+
+        line: where the reply goes, when there are several: what is held back for merging leaves on the same one.
+        """
         device = self.device(meter)
         if meter.model.power_off(now):
             return None
@@ -122,71 +136,66 @@ class FaultInjector:
         if silence is not None and not silence.fault.get("obeys"):
             self._count(silence)
             return None
-        pretends = strikes.get(K.ACK_WITHOUT_SWITCH) if frame.control == Function2007.RELAY else None
+        pretends = strikes.get(K.ACK_WITHOUT_SWITCH) if strikes and self._adapter.is_relay_order(frame) else None
         if pretends is not None:
             device.pretends = True
         reply = device.receive(frame, now)
         if pretends is not None:
             device.pretends = False
-        if pretends is not None and reply is not None and not reply.control & ERROR:
+        if pretends is not None and reply is not None and self._adapter.is_accepted(reply):
             self._count(pretends)
         if reply is None:
             return None
         if silence is not None:
             self._count(silence)
             return None
-        departure = Departure(frame=reply, delay_s=device.reply_delay_s, wire=b"")
+        departure = Departure(delay_s=device.reply_delay_s, wire=b"")
         if not strikes and not self._held:  # most replies of most fleets
             departure.chunks = [(0.0, device.to_wire(reply))]
             return departure
-        self._spoil_frame(departure, strikes)
-        departure.wire = device.to_wire(departure.frame)
+        departure.wire = device.to_wire(self._spoil_frame(meter, reply, strikes))
+        departure.lead = self._adapter.lead(departure.wire)
+        if (strike := strikes.get(K.BAD_CHECKSUM)) is not None:
+            self._count(strike)
+            departure.wire = self._adapter.bad_checksum(departure.wire, strike)
         for kind, spoil in _SPOIL_WIRE.items():
             self._do(departure, strikes.get(kind), spoil)
         departure.chunks = [(0.0, departure.wire)]
         for kind, spoil in _SPOIL_CHUNKS.items():
             self._do(departure, strikes.get(kind), spoil)
-        return self._merge(departure, strikes.get(K.MERGE))
+        return self._merge(departure, strikes.get(K.MERGE), line)
 
     def _do(self, departure: Departure, strike: Strike | None, spoil: Callable[[Departure, Strike], None]) -> None:
         if strike is not None:
             self._count(strike)
             spoil(departure, strike)
 
-    def _spoil_frame(self, departure: Departure, strikes: dict[FaultKind, Strike]) -> None:
+    def _spoil_frame(self, meter: M, reply: F, strikes: dict[FaultKind, Strike]) -> F:
         if (strike := strikes.get(K.WRONG_ADDRESS)) is not None:
             self._count(strike)
-            address = strike.fault.get("address") or self._other_address(departure.frame.address, strike)
-            departure.frame = Frame(address, departure.frame.control, departure.frame.payload)
+            others = [other.address for other in self._meters if other is not meter]
+            reply = self._adapter.with_address(reply, strike.fault.get("address"), others, strike)
         if (strike := strikes.get(K.WRONG_DI)) is not None:
-            frame = departure.frame
-            size = 4 if frame.control in _WITH_DI else 2 if frame.control in _WITH_SHORT_DI else 0
-            if size:
+            other = self._adapter.with_other_item(reply, strike)
+            if other is not None:
                 self._count(strike)
-                di = bytearray(frame.payload[:size])
-                di[strike.number(0, size)] ^= 1 << strike.number(1, 4)
-                given = bytes.fromhex(strike.fault.get("di"))[::-1]
-                payload = (given or bytes(di)) + frame.payload[size:]
-                departure.frame = Frame(frame.address, frame.control, payload)
+                return other
+        return reply
 
-    def _other_address(self, address: str, strike: Strike) -> str:
-        others = [meter.address for meter in self._meters if meter.address != address]
-        if others:
-            return others[strike.number(0, len(others))]
-        place = strike.number(0, 12)
-        digit = (int(address[place]) + 1 + strike.number(1, 8)) % 10
-        return f"{address[:place]}{digit}{address[place + 1 :]}"
-
-    def _merge(self, departure: Departure, strike: Strike | None) -> Departure | None:
+    def _merge(self, departure: Departure, strike: Strike | None, line: object) -> Departure | None:
+        held = self._held.pop(line, b"") if self._held else b""
         if strike is not None:
             self._count(strike)
-            self._held = (self._held + b"".join(chunk for _, chunk in departure.chunks))[-HELD_MAX:]
+            self._held[line] = (held + b"".join(chunk for _, chunk in departure.chunks))[-HELD_MAX:]
             return None
-        if self._held:
+        if held:
             gap_s, first = departure.chunks[0]
-            departure.chunks[0] = (gap_s, self._held + first)
-            self._held = b""
+            departure.chunks[0] = (gap_s, held + first)
         return departure
+
+    def forget(self, line: object) -> None:
+        """Nothing more leaves there."""
+        self._held.pop(line, None)
 
     def _count(self, strike: Strike) -> None:
         self.struck[strike.fault.title] += 1
@@ -246,7 +255,7 @@ class FaultInjector:
         moments = [moment for fault in self._plan.faults for moment in (fault.start, fault.until)]
         self._next_change = min((moment for moment in moments if moment is not None and moment > now), default=None)
 
-    def _changes(self, now: datetime) -> Iterable[tuple[datetime, bool, Fault, Dlt645Meter]]:
+    def _changes(self, now: datetime) -> Iterable[tuple[datetime, bool, Fault, M]]:
         planned = {fault.title: fault for fault in self._plan.faults if fault.kind in _OF_METER}
         for (title, meter), fault in list(self._active.items()):
             if planned.get(title) != fault:
@@ -268,7 +277,7 @@ class FaultInjector:
                 if fault.until is not None and fault.until <= now:
                     yield fault.until, False, fault, meter
 
-    def _begin(self, fault: Fault, meter: Dlt645Meter, at: datetime) -> None:
+    def _begin(self, fault: Fault, meter: M, at: datetime) -> None:
         self._active[fault.title, meter] = fault
         self.struck[fault.title] += 1
         if fault.kind is K.METER_SWAP:
@@ -288,7 +297,7 @@ class FaultInjector:
                     model.relay.advance(at)
                     model.relay.stuck, model.relay.senses = True, fault.get("senses")
 
-    def _end(self, fault: Fault, meter: Dlt645Meter, at: datetime) -> None:
+    def _end(self, fault: Fault, meter: M, at: datetime) -> None:
         self._active.pop((fault.title, meter), None)
         for device in {meter, self.device(meter)}:
             model = device.model
@@ -303,12 +312,6 @@ class FaultInjector:
             self._stand_ins.pop(meter, None)
 
 
-def _bad_checksum(departure: Departure, strike: Strike) -> None:
-    wire = bytearray(departure.wire)
-    wire[-2] = (wire[-2] + 1 + strike.number(0, 255)) & 0xFF
-    departure.wire = bytes(wire)
-
-
 def _bit_flip(departure: Departure, strike: Strike) -> None:
     wire = bytearray(departure.wire)
     places = {strike.number(index, 8 * len(wire)) for index in range(strike.fault.get("bits"))}
@@ -319,8 +322,7 @@ def _bit_flip(departure: Departure, strike: Strike) -> None:
 
 def _dropped_byte(departure: Departure, strike: Strike) -> None:
     wire = departure.wire
-    lead = len(wire) - len(wire.lstrip(b"\xfe"))  # a missing wake-up byte would harm nobody
-    at = lead + strike.number(0, len(wire) - lead)
+    at = departure.lead + strike.number(0, len(wire) - departure.lead)
     departure.wire = wire[:at] + wire[at + 1 :]
 
 
@@ -372,7 +374,6 @@ def _late(departure: Departure, strike: Strike) -> None:
 
 
 _SPOIL_WIRE: dict[FaultKind, Callable[[Departure, Strike], None]] = {
-    K.BAD_CHECKSUM: _bad_checksum,
     K.BIT_FLIP: _bit_flip,
     K.DROPPED_BYTE: _dropped_byte,
     K.HALF_REPLY: _half_reply,

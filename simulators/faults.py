@@ -30,7 +30,10 @@ from msgspec import Struct
 from simulators.load_curve import mix
 
 __all__ = [
+    "METER_ADDRESSES",
     "PARAMETERS",
+    "UNITS",
+    "AddressRule",
     "BadFaults",
     "Fault",
     "FaultKind",
@@ -41,6 +44,7 @@ __all__ = [
     "read_plan",
 ]
 
+_ADDRESS = re.compile(r"\d{12}|\d{1,3}")  # of a DL/T 645 meter, or a Modbus unit
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _UNIT_S = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _TOP = {"seed", "faults"}
@@ -79,6 +83,23 @@ class FaultKind(enum.Enum):
 Value = bool | int | float | str
 
 
+class AddressRule(Struct, frozen=True):
+    """How a protocol writes the address of a meter. expected: the same in words."""
+
+    pattern: str
+    expected: str
+
+    def check(self, title: str, addresses: Sequence[str]) -> None:
+        """Raises BadFaults."""
+        for address in addresses:
+            if re.fullmatch(self.pattern, address) is None:
+                raise BadFaults(f"{title}: meter {address!r}, expected {self.expected}")
+
+
+METER_ADDRESSES = AddressRule(r"\d{12}", "12 digits")
+UNITS = AddressRule(r"0|[1-9]\d?|1\d\d|2[0-4]\d|25[0-5]", "a unit, 1 to 247 (over TCP 0 to 255)")
+
+
 class Parameter(Struct, frozen=True):
     """least, most: bounds of a number. choices: of a text; empty: any."""
 
@@ -100,7 +121,9 @@ PARAMETERS: dict[FaultKind, dict[str, Parameter]] = {
         "least": Parameter(1.01, "earliest reply, in time-outs"),
         "most": Parameter(5.0, "latest reply, in time-outs"),
     },
-    K.WRONG_ADDRESS: {"address": Parameter("", "12 digits; empty: another meter's of the line, or one digit changed")},
+    K.WRONG_ADDRESS: {
+        "address": Parameter("", "12 digits, or a unit; empty: another meter's of the line, or one digit changed")
+    },
     K.WRONG_DI: {"di": Parameter("", "8 or 4 hex digits; empty: one digit of the right one changed")},
     K.BAD_CHECKSUM: {},
     K.BIT_FLIP: {"bits": Parameter(1, "how many bits of the reply are turned over", 1)},
@@ -153,7 +176,7 @@ class Fault(Struct, frozen=True, kw_only=True):
     """One named fault. Raises BadFaults.
 
     name: for counting and removing; the kind when empty. probability: of striking a request (of the meters' own faults:
-    a meter, once). meters: addresses, 12 digits; empty: all. start, until: true time, aware; None: open.
+    a meter, once). meters: addresses, 12 digits or Modbus units; empty: all. start, until: true time, aware; None: open.
     parameters: see PARAMETERS; what is left out has its default.
     """
 
@@ -175,8 +198,8 @@ class Fault(Struct, frozen=True, kw_only=True):
         if isinstance(self.probability, bool) or not 0 <= self.probability <= 1:
             raise BadFaults(f"{self.title}: probability {self.probability}, expected 0 to 1")
         for address in self.meters:
-            if re.fullmatch(r"\d{12}", address) is None:
-                raise BadFaults(f"{self.title}: meter {address!r}, expected 12 digits")
+            if _ADDRESS.fullmatch(address) is None:
+                raise BadFaults(f"{self.title}: meter {address!r}, expected 12 digits or a Modbus unit")
         for moment in (self.start, self.until):
             if moment is not None and moment.tzinfo is None:
                 raise BadFaults(f"{self.title}: {moment.isoformat()} has no time zone")
@@ -249,17 +272,17 @@ def _base(seed: int, name: str, address: str) -> int:
     return mix(mix(seed, crc32(name.encode())), int(address, 16))
 
 
-def load_plan(path: Path, began: datetime) -> FaultPlan:
+def load_plan(path: Path, began: datetime, addresses: AddressRule = METER_ADDRESSES) -> FaultPlan:
     """Read a plan from a TOML file. began: what "10m" in `from` and `until` counts from. Raises BadFaults, OSError."""
     try:
-        return read_plan(tomllib.loads(path.read_text(encoding="utf-8")), began)
+        return read_plan(tomllib.loads(path.read_text(encoding="utf-8")), began, addresses)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadFaults(f"{path} is not TOML: {error}") from error
     except BadFaults as error:
         raise BadFaults(f"{path}: {error}") from error
 
 
-def read_plan(content: Mapping[str, Any], began: datetime) -> FaultPlan:
+def read_plan(content: Mapping[str, Any], began: datetime, addresses: AddressRule = METER_ADDRESSES) -> FaultPlan:
     """The same from what was read already. Raises BadFaults."""
     if unknown := set(content) - _TOP:
         raise BadFaults(f"unknown key {', '.join(sorted(unknown))}, expected seed and [[faults]]")
@@ -269,6 +292,8 @@ def read_plan(content: Mapping[str, Any], began: datetime) -> FaultPlan:
     if not isinstance(given, list) or not all(isinstance(keys, dict) for keys in given):
         raise BadFaults("faults: expected [[faults]]")
     faults = [_read_fault(keys, index, began) for index, keys in enumerate(given, start=1)]
+    for fault in faults:
+        addresses.check(fault.title, fault.meters)
     titles = [fault.title for fault in faults]
     if doubled := {title for title in titles if titles.count(title) > 1}:
         raise BadFaults(f"fault {', '.join(sorted(doubled))} stands twice: give each a name of its own")

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Protocol, cast
 
-from simulators.dlt645_bus import BITS_PER_BYTE
+from protocols.exchange import BITS_PER_BYTE
 
 __all__ = ["Bus", "LineTransport", "PtyPort", "SimulatedLine", "serve_pty", "serve_tcp"]
 

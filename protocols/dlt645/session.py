@@ -205,7 +205,7 @@ class Session:
             # One of several askings of this read is answered, or an older answer came again: the last is still owed its own.
             self._owe(now)
             if not is_double:
-                self._debts.settle_oldest(question)
+                self._debts.settle_oldest(question, now)
         self._events.append(
             Replied(
                 request=request,

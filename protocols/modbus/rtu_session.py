@@ -185,7 +185,7 @@ class RtuSession:
             # One of several askings of this read is answered, or an older answer came again: the last is still owed its own.
             self._owe(now)
             if not is_double:
-                self._debts.settle_oldest(key)
+                self._debts.settle_oldest(key, now)
         self._reply(heard, reply, request, now, is_first=is_first)
 
     def _match_exception(self, heard: RtuHeard, reply: Reply, request: Request, now: float) -> None:
@@ -199,7 +199,7 @@ class RtuSession:
                 now
             )  # the exception may have been for an older asking: then the answer to this one is still to come
             if rivals == [self._key] and not self._is_suspect:
-                self._debts.settle_oldest(self._key)  # they are all askings of this very read
+                self._debts.settle_oldest(self._key, now)  # they are all askings of this very read
         self._reply(heard, reply, request, now, is_first=not rivals)
 
     def _reply(self, heard: RtuHeard, reply: Reply, request: Request, now: float, *, is_first: bool) -> None:

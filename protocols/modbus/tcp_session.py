@@ -42,6 +42,7 @@ class TcpSession:
         self._in_flight_max = in_flight_max
         self._framer = TcpFramer()
         self._in_flight: dict[int, _InFlight] = {}
+        self._earliest = 0.0  # no deadline of those in flight is before; looked for anew by `tick` only, not at every reply
         self._late: dict[int, float] = {}  # transaction -> when it was asked and not answered, oldest first
         self._transaction = 0
         self._output: list[bytes] = []
@@ -60,7 +61,7 @@ class TcpSession:
 
     @property
     def deadline(self) -> float | None:
-        return min([asked.deadline for asked in self._in_flight.values()], default=None)
+        return self._earliest if self._in_flight else None
 
     def request(self, request: Request, now: float, *, reply_timeout_s: float | None = None) -> None:
         if not self.idle:
@@ -71,6 +72,8 @@ class TcpSession:
         transaction = self._next_transaction(now)
         wire = TcpFrame(transaction, unit, pdu).to_bytes()
         deadline = now + (reply_timeout_s or self.timing.reply_timeout_s)
+        if not self._in_flight or deadline < self._earliest:
+            self._earliest = deadline
         self._in_flight[transaction] = _InFlight(request, key_of(unit, request.message), wire, now, deadline)
         self._output.append(wire)
 
@@ -79,6 +82,8 @@ class TcpSession:
             self._match(heard, now)
 
     def tick(self, now: float) -> None:
+        if now < self._earliest:
+            return
         for transaction, asked in list(self._in_flight.items()):
             if now >= asked.deadline:
                 del self._in_flight[transaction]
@@ -86,6 +91,7 @@ class TcpSession:
                     del self._late[next(iter(self._late))]
                 self._late[transaction] = asked.sent_at
                 self._events.append(self._no_reply(asked, now))
+        self._earliest = min([asked.deadline for asked in self._in_flight.values()], default=0.0)
 
     def interrupted_all(self, now: float) -> list[NoReply]:
         return [self._no_reply(asked, now) for asked in self._in_flight.values()]
@@ -109,13 +115,16 @@ class TcpSession:
         return events
 
     def _next_transaction(self, now: float) -> int:
-        oldest_kept = now - late_s_max_of(self.timing)
-        while self._late and self._late[next(iter(self._late))] < oldest_kept:
-            del self._late[next(iter(self._late))]
+        if self._late:
+            self._forget_late(now - late_s_max_of(self.timing))
         while True:
             self._transaction = (self._transaction + 1) % TRANSACTIONS
             if self._transaction not in self._in_flight and self._transaction not in self._late:
                 return self._transaction
+
+    def _forget_late(self, oldest_kept: float) -> None:
+        while self._late and self._late[next(iter(self._late))] < oldest_kept:
+            del self._late[next(iter(self._late))]
 
     def _match(self, heard: TcpHeard, now: float) -> None:
         frame = heard.frame

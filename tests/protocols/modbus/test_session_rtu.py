@@ -445,7 +445,7 @@ def test_two_equal_late_answers_do_not_make_the_line_a_doubling_one() -> None:
     session.receive(wire(registers()) * 2, free_at + 0.1)
     session.take_events()
     assert session.owed_s(Request("1", ReadRegisters(4, 8, 2)), free_at + 0.1) > 0, "the second may be a double"
-    later = free_at + LATE_S_MAX
+    later = free_at + 0.1 + LATE_S_MAX + 0.01  # the late answer says that the far end is behind
     ask(session, VOLTAGE, later)
     session.receive(wire(registers()), later + 0.05)
     session.tick(later + 0.1)
