@@ -225,14 +225,14 @@ class Line(asyncio.Protocol):
         Raises NoAnswer (silent, corrupt or unmatched), LineDown when there is no connection or it breaks, LineQueueFull.
         A cancelled caller does not disturb the line: what has left is still waited for, and its reply dropped.
         """
-        return (await self._queued(request, priority, None))[0]
+        return (await self._queue_up(request, priority, None))[0]
 
     async def exchange_all(self, request: Request, priority: Priority, then: Then) -> list[Replied]:
         """An exchange of several requests that nothing may come between, such as a reply in parts.
 
         then: pure; given a reply, the next request, or None when it was the last. Raises as `exchange`, for any of them.
         """
-        parts = await self._queued(request, priority, then)
+        parts = await self._queue_up(request, priority, then)
         return [part for part in parts if isinstance(part, Replied)]
 
     def owed_s(self, request: Request) -> float:
@@ -244,7 +244,9 @@ class Line(asyncio.Protocol):
         while waiting := [job.done for job in (*self._in_flight.values(), *self._queue)]:
             await asyncio.wait(waiting)
 
-    async def _queued(self, request: Request | Prepare, priority: Priority, then: Then | None) -> list[Replied | Sent]:
+    def _queue_up(
+        self, request: Request | Prepare, priority: Priority, then: Then | None
+    ) -> "asyncio.Future[list[Replied | Sent]]":
         if self._transport is None:
             raise LineDown(self.url.text, self.problem)
         if len(self._queue) >= QUEUE_MAX:
@@ -252,7 +254,7 @@ class Line(asyncio.Protocol):
         done: asyncio.Future[list[Replied | Sent]] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._queue, _Job(priority, next(self._numbers), request, done, then))
         self._advance(self._clock.monotonic())
-        return await done
+        return done
 
     async def run(self) -> None:
         pause_s = RECONNECT_S_FIRST

@@ -18,7 +18,7 @@ from headend.drivers.errors import BadReply, DriverError, RefusedByMeter, Silent
 from headend.drivers.line import Line, Priority
 from headend.drivers.reading import Reading, Register
 from protocols.errors import WireError
-from protocols.exchange import Replied, Request
+from protocols.exchange import Replied, Request, Sent
 from protocols.modbus.pdu import EXCEPTIONS, ModbusException, ReadRegisters, Registers
 from protocols.modbus.points import Point, WordOrder, decode_point
 from protocols.values import Obis, Unit
@@ -44,13 +44,16 @@ class PointValue(Struct, frozen=True, kw_only=True):
 
 
 class BlockQuestion(Struct, frozen=True, cache_hash=True):
-    """Registers that lie together, read in one exchange. See `headend.drivers.reading`."""
+    """Registers that lie together, read in one exchange. See `headend.drivers.reading`.
+
+    Its hash is kept, and not that of its block, which goes through all of the points: look things up by the question.
+    """
 
     block: Block
 
     @property
     def registers(self) -> tuple[Register, ...]:
-        return _registers_of(self.block)
+        return _registers_of(self)
 
     @property
     def wire_bytes(self) -> int:
@@ -58,10 +61,19 @@ class BlockQuestion(Struct, frozen=True, cache_hash=True):
 
 
 @lru_cache(maxsize=4096)
-def _registers_of(block: Block) -> tuple[Register, ...]:
+def _registers_of(question: BlockQuestion) -> tuple[Register, ...]:
     return tuple(
         Register(str(point.obis) if point.obis else point_text(point), point.unit, point.source)
-        for point in block.points
+        for point in question.block.points
+    )
+
+
+@lru_cache(maxsize=4096)
+def _places_of(question: BlockQuestion) -> tuple[tuple[Point, slice], ...]:
+    """Where in the reply's registers each point stands, see `Block.content_of`."""
+    start = question.block.start
+    return tuple(
+        (point, slice(2 * (point.address - start), 2 * (point.end - start))) for point in question.block.points
     )
 
 
@@ -81,24 +93,23 @@ class ModbusDriver:
     def __init__(self, line: Line, *, retries: int = RETRIES_DEFAULT) -> None:
         self.line = line
         self.retries = retries
-        self._refused_whole: set[tuple[str, Block]] = set()
+        self._refused_whole: set[tuple[str, BlockQuestion]] = set()
 
     async def ask(
         self, address: str, question: BlockQuestion, priority: Priority, *, began_at: float | None = None
     ) -> Reading:
         """See `headend.drivers.reading.Reader`."""
-        block = question.block
-        if (address, block) not in self._refused_whole:
+        if (address, question) not in self._refused_whole:
             try:
-                return await self._read(address, block, priority, began_at)
+                return await self._read(address, question, priority, began_at)
             except RefusedByMeter as error:
-                if error.word not in _ADDRESS_REFUSED or len(block.points) == 1:
+                if error.word not in _ADDRESS_REFUSED or len(question.block.points) == 1:
                     raise
                 refusal = error
         else:
             refusal = None
-        reading = await self._read_singly(address, block, priority, refusal)
-        self._refused_whole.add((address, block))
+        reading = await self._read_singly(address, question.block, priority, refusal)
+        self._refused_whole.add((address, question))
         return reading
 
     async def read_registers(
@@ -124,26 +135,23 @@ class ModbusDriver:
         began_at = self.line.monotonic() if asking.began_at is None else asking.began_at
         for _ in range(self.retries):
             try:
-                return await self.exchange_once(asking, priority)
+                return _accepted(await self.line.exchange(asking, priority))
             except DriverError as error:
                 if not error.retryable or error.kind in ("line-down", "line-busy"):
                     raise
             asking = Request(asking.address, asking.message, began_at)
-        return await self.exchange_once(asking, priority)
+        return _accepted(await self.line.exchange(asking, priority))
 
     async def exchange_once(self, asking: Request, priority: Priority) -> Replied:
-        replied = await self.line.exchange(asking, priority)
-        assert isinstance(replied, Replied), "only what is broadcast has no reply, and nothing here is"
-        if isinstance(replied.message, ModbusException):
-            raise _refusal(replied, replied.message.code)
-        return replied
+        return _accepted(await self.line.exchange(asking, priority))
 
-    async def _read(self, address: str, block: Block, priority: Priority, began_at: float | None) -> Reading:
+    async def _read(self, address: str, question: BlockQuestion, priority: Priority, began_at: float | None) -> Reading:
+        block = question.block
         content, replied = await self.read_registers(
             address, block.function, block.start, block.count, priority, began_at=began_at
         )
         try:
-            values = [_value_of(point, block.content_of(point, content)) for point in block.points]
+            values = [_value_of(point, content[place]) for point, place in _places_of(question)]
         except WireError as error:
             raise BadReply(address, error, replied.wire_sent, replied.wire_received) from error
         return Reading(
@@ -164,7 +172,7 @@ class ModbusDriver:
         for place, point in enumerate(block.points):
             single = Block(function=point.function, start=point.address, count=point.width, points=(point,))
             try:
-                reading = await self._read(address, single, priority, None)
+                reading = await self._read(address, BlockQuestion(single), priority, None)
             except RefusedByMeter as error:
                 refusal = error
                 refused[place] = error.kind
@@ -186,6 +194,14 @@ class ModbusDriver:
 
 def _value_of(point: Point, content: bytes) -> PointValue:
     return PointValue(name=point.name, obis=point.obis, content=decode_point(point, content), unit=point.unit)
+
+
+def _accepted(replied: Replied | Sent) -> Replied:
+    """The reply, unless it is a refusal: that is raised."""
+    assert isinstance(replied, Replied), "only what is broadcast has no reply, and nothing here is"
+    if isinstance(replied.message, ModbusException):
+        raise _refusal(replied, replied.message.code)
+    return replied
 
 
 def _refusal(replied: Replied, code: int) -> DriverError:

@@ -1,6 +1,6 @@
 """Where a line's bytes come from: LINE URLs and the connections behind them.
 
-    serial:///dev/ttyUSB0?baud=2400&parity=E     tcp://host:port
+    serial:///dev/ttyUSB0?baud=2400&parity=E     tcp://host:port     listen://0.0.0.0:9001?dtu=ID
 
 A connection is an asyncio protocol/transport pair. `Connect` is the seam: the real one opens ports and sockets, tests hand in
 a simulated line.
@@ -25,18 +25,32 @@ with contextlib.suppress(ImportError):  # not on Windows
 
     _SERIAL_ERRORS = (*_SERIAL_ERRORS, termios_error)
 
-__all__ = ["Connect", "LineUrl", "RateSettable", "can_set_baud", "connect", "set_baud"]
+__all__ = [
+    "DEAD_PEER_S",
+    "Connect",
+    "LineUrl",
+    "RateSettable",
+    "can_set_baud",
+    "connect",
+    "notice_a_dead_peer",
+    "set_baud",
+]
 
 CONNECT_TIMEOUT_S = 10.0
-DEAD_PEER_S = 30
+# A far end that is gone without a word is noticed within so long, also when it goes between two probes and a request follows.
+DEAD_PEER_S = 24.0
+DTU_ID_MAX = 64
 BAUD_DEFAULT = 2400  # RS-485 and contact optical head, DL/T 645-2007 §5.1
 BAUDS = (300, 600, 1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200)
 PARITIES = ("E", "N", "O")
-_EXAMPLES = "serial:///dev/ttyUSB0?baud=2400&parity=E or tcp://192.168.1.20:9001"
+_EXAMPLES = "serial:///dev/ttyUSB0?baud=2400&parity=E, tcp://192.168.1.20:9001 or listen://0.0.0.0:9001?dtu=ID"
 
 
 class LineUrl(Struct, frozen=True, kw_only=True):
-    """A LINE URL taken apart. device is set for serial lines, host and port for tcp."""
+    """A LINE URL taken apart. device is set for serial lines, host and port for tcp and listen.
+
+    scheme: serial, tcp or listen; listens:// is listen with is_tls. dtu: the id that the caller registers with; empty: any.
+    """
 
     text: str
     scheme: str
@@ -46,6 +60,16 @@ class LineUrl(Struct, frozen=True, kw_only=True):
     baud: int | None = None
     parity: str = "E"
     stop_bits: int = 1
+    dtu: str = ""
+    is_tls: bool = False
+
+    @property
+    def awaited(self) -> str:
+        """What a line that somebody has to dial in for is waiting for; empty for the others, which connect by themselves."""
+        if self.scheme != "listen":
+            return ""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"waiting for {f'DTU {self.dtu}' if self.dtu else 'a DTU'} to dial in on {host}:{self.port}"
 
     @classmethod
     def parse(cls, text: str) -> "LineUrl":
@@ -61,10 +85,8 @@ class LineUrl(Struct, frozen=True, kw_only=True):
             return _serial_url(text, (parts.netloc + parts.path) if parts.netloc else parts.path, options)
         if parts.scheme == "tcp":
             return _tcp_url(text, options)
-        if parts.scheme == "listen":
-            raise BadLineUrl(
-                text, "lines that dial in (listen://) are not served by this version; use tcp:// or serial://"
-            )
+        if parts.scheme in ("listen", "listens"):
+            return _listen_url(text, options)
         raise BadLineUrl(text, f"expected {_EXAMPLES}")
 
 
@@ -84,6 +106,23 @@ def _serial_url(text: str, device: str, options: dict[str, str]) -> LineUrl:
 
 def _tcp_url(text: str, options: dict[str, str]) -> LineUrl:
     _only(text, options, "baud")
+    host, port = _place(text, "tcp://host:port with a port of 1..65535")
+    return LineUrl(text=text, scheme="tcp", host=host, port=port, baud=_baud(text, options))
+
+
+def _listen_url(text: str, options: dict[str, str]) -> LineUrl:
+    _only(text, options, "dtu", "baud")
+    host, port = _place(
+        text, "listen://HOST:PORT with a port of 1..65535, 0.0.0.0 to listen on every address of this machine"
+    )
+    dtu = options.get("dtu", "")
+    if "dtu" in options and (not dtu.strip() or dtu != dtu.strip() or not dtu.isprintable() or len(dtu) > DTU_ID_MAX):
+        raise BadLineUrl(text, f"dtu={dtu!r}, expected the id of its registration packet, 1 to {DTU_ID_MAX} characters")
+    is_tls = urlsplit(text).scheme == "listens"
+    return LineUrl(text=text, scheme="listen", host=host, port=port, baud=_baud(text, options), dtu=dtu, is_tls=is_tls)
+
+
+def _place(text: str, expected: str) -> tuple[str, int]:
     parts = urlsplit(text)
     try:
         host, port = parts.hostname, parts.port
@@ -94,9 +133,12 @@ def _tcp_url(text: str, options: dict[str, str]) -> LineUrl:
     except ValueError:
         host, port = None, None
     if not host or not port:
-        raise BadLineUrl(text, "expected tcp://host:port with a port of 1..65535")
-    baud = _number(text, options["baud"], "baud", BAUDS) if "baud" in options else None
-    return LineUrl(text=text, scheme="tcp", host=host, port=port, baud=baud)
+        raise BadLineUrl(text, f"expected {expected}")
+    return host, port
+
+
+def _baud(text: str, options: dict[str, str]) -> int | None:
+    return _number(text, options["baud"], "baud", BAUDS) if "baud" in options else None
 
 
 def _only(text: str, options: dict[str, str], *known: str) -> None:
@@ -117,11 +159,13 @@ Connect = Callable[[LineUrl, asyncio.Protocol], Awaitable[asyncio.Transport]]
 async def connect(url: LineUrl, protocol: asyncio.Protocol) -> asyncio.Transport:
     """Open the line; `protocol` gets its bytes. Raises LineDown with the reason and what to look at."""
     loop = asyncio.get_running_loop()
+    if url.scheme == "listen":
+        raise LineDown(url.text, "nobody listens for DTUs here; such lines are connected by a listener")
     try:
         if url.scheme == "tcp":
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 transport, _ = await loop.create_connection(lambda: protocol, url.host, url.port)
-            _notice_a_dead_peer(transport.get_extra_info("socket"))
+            notice_a_dead_peer(transport.get_extra_info("socket"))
             return transport
         return await _open_serial(url, protocol)
     except TimeoutError as error:
@@ -132,14 +176,22 @@ async def connect(url: LineUrl, protocol: asyncio.Protocol) -> asyncio.Transport
         raise LineDown(url.text, _why(url, error)) from error
 
 
-def _notice_a_dead_peer(connection: Any) -> None:
-    """A serial server that lost its power or its mobile network says nothing: the system must find out within DEAD_PEER_S."""
+def notice_a_dead_peer(connection: Any, within_s: float = DEAD_PEER_S) -> None:
+    """A far end that lost its power or its mobile network says nothing: the system must find out within `within_s`.
+
+    An idle connection is probed after a third of that and given up at half of it. Bytes sent are given up when they have not been
+    acknowledged for half of it. The halves add up when a request is sent just before an idle connection would be given up: from
+    then on the system waits for its acknowledgement instead.
+    """
+    half_s = within_s / 2
+    idle_s = max(1, round(within_s / 3))
+    step_s = max(1, int((half_s - idle_s) / 2))
     for level, name, value in (
         (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
-        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", DEAD_PEER_S // 3),
-        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", DEAD_PEER_S // 6),
-        (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
-        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", DEAD_PEER_S * 1000),  # sent and not acknowledged, ms; Linux
+        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", idle_s),
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", step_s),
+        (socket.IPPROTO_TCP, "TCP_KEEPCNT", 2),
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", round(half_s * 1000)),  # ms; Linux, and there it rules the probes, too
     ):
         option = getattr(socket, name, None)
         if connection is not None and option is not None:
