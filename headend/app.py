@@ -6,8 +6,10 @@ and the signals of a real process.
 
 import asyncio
 import signal
+import uuid
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 
@@ -15,25 +17,32 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from headend.api.app import create_app
+from headend.api.caller_routes import caller_routes
+from headend.api.concentrator_routes import concentrator_routes
 from headend.api.deps import ApiDeps, Health, LineStatus
 from headend.api.deps import MeterStatus as ApiMeterStatus
 from headend.api.metrics import StoreCollector
 from headend.api.server import Listening, serve
 from headend.budgets import loads_of
 from headend.clock import Clock, SystemClock
+from headend.concentrators.meters import ConcentratorMeters
+from headend.concentrators.park import ConcentratorPark
 from headend.config import Config, PlanConfig
 from headend.drivers.dlt645 import Dlt645Driver, ItemQuestion
 from headend.drivers.errors import DriverError
 from headend.drivers.line import Line, Priority
+from headend.drivers.listener_connect import DialInConnect
+from headend.drivers.listener_settings import BadListener
 from headend.drivers.protocols import reader_of, session_of
 from headend.drivers.reading import Question
-from headend.drivers.transport import Connect, connect
+from headend.drivers.transport import Connect
 from headend.errors import UnknownMeter
 from headend.feed.live import FeedSignal
 from headend.model import MeterClock, MeterRecord
-from headend.observability import LineCollector
+from headend.observability import ConcentratorCollector, LineCollector, ListenerCollector
 from headend.on_demand import OnDemandRead, answered, unanswered
 from headend.quantities import load_contract, plan_questions, plannable, question_of, resolve
+from headend.ratios import Ratios
 from headend.scheduling.back_fill import BackFiller, FilledMeter
 from headend.scheduling.budget import LineBudget, line_budget
 from headend.scheduling.clock_keeper import ClockKeeper
@@ -68,9 +77,19 @@ class HeadEnd:
         connect: Connect,
         execute: Execute,
         linger_s: float = COMMIT_LINGER_S,
+        new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
+        """new_id: of commands to concentrators."""
         self.signal = FeedSignal()
-        self.writer = Writer(store, execute, clock=clock, linger_s=linger_s, on_commit=self.signal.advance)
+        ratios = Ratios(config.ratios)
+        self.writer = Writer(
+            store,
+            execute,
+            clock=clock,
+            linger_s=linger_s,
+            on_commit=self.signal.advance,
+            prepare=ratios.applied if ratios else None,
+        )
         self._supervisor = Supervisor()
         self._config = config
         self._execute = execute
@@ -96,6 +115,20 @@ class HeadEnd:
             line.name: reader_of(self._lines[line.name], line.protocol, retries=line.retries) for line in config.lines
         }
         self._protocols = {line.name: line.protocol for line in config.lines}
+        secrets = SecretStore(config.secrets, base=config.path.resolve().parent)
+        self._parks = [
+            ConcentratorPark(
+                broker,
+                [one for one in config.concentrators if one.broker == broker.name],
+                config.meters,
+                writer=self.writer,
+                clock=clock,
+                secret=secrets.resolve,
+                heard=self._heard,
+            )
+            for broker in config.brokers
+        ]
+        self._behind = ConcentratorMeters(self._parks, config.concentrators, clock=clock, new_id=new_id)
         self._clocks = store.clocks()
         self._broadcasts = store.broadcasts()
         self._spare: dict[str, SpareTime] = {}
@@ -111,7 +144,9 @@ class HeadEnd:
         self._store.upsert_meters(self._config.meters)
         async with self.writer:
             keep = self._supervisor.keep
-            lines = [asyncio.create_task(keep(f"line {name}", line.run)) for name, line in self._lines.items()]
+            owners = {**self._lines, **self._behind.lines}
+            lines = [asyncio.create_task(keep(f"line {name}", line.run)) for name, line in owners.items()]
+            lines += [asyncio.create_task(keep(f"broker {park.name}", park.run)) for park in self._parks]
             pollers = [
                 asyncio.create_task(keep(f"polling {name}", poller.run)) for name, poller in self._pollers.items()
             ]
@@ -121,7 +156,7 @@ class HeadEnd:
                 for poller in self._pollers.values():
                     poller.stop()
                 await _within(STOP_S, *pollers)
-                await _within(STOP_S, *(line.wait_idle() for line in self._lines.values()))  # reads on demand
+                await _within(STOP_S, *(line.wait_idle() for line in owners.values()))  # reads on demand
                 await _end([*pollers, *lines])
 
     def _make_pollers(self) -> dict[str, Poller]:
@@ -203,6 +238,9 @@ class HeadEnd:
         )
         return SpareTime(line, keeper, filler, clock=self._clock, retries=SPARE_RETRIES)
 
+    def _heard(self, meter: str, at: datetime) -> None:
+        self._status[meter].heard(at)
+
     def _is_well(self, meter: str) -> bool:
         status = self._status[meter]
         return status.last_read_at is not None and not status.problem
@@ -212,6 +250,10 @@ class HeadEnd:
     @property
     def line_owners(self) -> Sequence[Line]:
         return list(self._lines.values())
+
+    @property
+    def parks(self) -> Sequence[ConcentratorPark]:
+        return self._parks
 
     def lines(self) -> Sequence[LineStatus]:
         return [self._line_status(line) for line in self._lines.values()]
@@ -245,17 +287,21 @@ class HeadEnd:
         """The store speaks for itself; a dead line is no problem of the service, a task of ours that fails is."""
         return Health(problems=self._supervisor.problems)
 
+    def _plan_of(self, meter: MeterRecord) -> PlanConfig:
+        return next(plan for plan in self._config.plans if plan.name == meter.plan)
+
     async def read_now(self, meter_id: str, quantities: Sequence[str], /) -> Sequence[OnDemandRead]:
         """On-demand read, ahead of the plan; answers the caller and does not enter the feed. Raises UnknownMeter, BadQuantity."""
         meter = self._meters.get(meter_id)
         if meter is None:
             raise UnknownMeter(f"no meter {meter_id!r} is served here; GET /v1/meters lists them")
+        if meter.protocol == "mqtt":
+            return await self._behind.read_now(meter, quantities or self._plan_of(meter).quantities)
         contract = load_contract(meter.contract)
-        plan = next(plan for plan in self._config.plans if plan.name == meter.plan)
         if quantities:
             wanted = {quantity: resolve(contract, quantity) for quantity in quantities}
         else:
-            wanted = plannable(contract, plan.quantities)
+            wanted = plannable(contract, self._plan_of(meter).quantities)
         reads: list[OnDemandRead] = []
         for quantity, found in wanted.items():
             began = self._clock.monotonic()
@@ -324,12 +370,20 @@ async def _serve(
 ) -> None:
     clock = SystemClock()
     store = open_store(config.store, config.name)
+    dial_in = DialInConnect(config.listeners, clock=clock)
     try:
-        head_end = HeadEnd(config, store, clock=clock, connect=connect, execute=execute)
+        for line in config.lines:
+            dial_in.expect(line.name, line.url)
+        for line_name, dtu in store.adoptions().items():
+            with suppress(BadListener):  # a line that is gone, or has another DTU in the file by now
+                dial_in.adopt(dtu, line_name)
+        head_end = HeadEnd(config, store, clock=clock, connect=dial_in, execute=execute)
         head_end.signal.advance(store.last_sequence())
         registry = CollectorRegistry()
         registry.register(StoreCollector(head_end.writer, head_end.signal))
         registry.register(LineCollector(head_end.line_owners))
+        registry.register(ListenerCollector(dial_in))
+        registry.register(ConcentratorCollector(head_end.parks))
         deps = ApiDeps(
             name=config.name,
             store=store,
@@ -342,7 +396,8 @@ async def _serve(
             read_now=head_end.read_now,
         )
         host = f"[{config.host}]" if ":" in config.host else config.host
-        async with serve(create_app(deps), f"{host}:{config.port}") as listening:
+        routes = (*concentrator_routes(lambda: head_end.parks), *caller_routes(dial_in, store))
+        async with serve(create_app(deps, routes=routes), f"{host}:{config.port}") as listening:
             log.info("head-end is running", api=listening.url, lines=len(config.lines), meters=len(config.meters))
             on_ready(listening)
             await head_end.run(stop)

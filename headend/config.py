@@ -9,7 +9,7 @@ same address on one line, are both left out, because guessing which is meant wou
 import os
 import re
 import tomllib
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,11 +19,15 @@ from msgspec import Struct
 from msgspec.structs import replace
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from headend.concentrators.settings import BrokerSettings, ConcentratorSettings
+from headend.config_brokers import BrokerTable, ConcentratorTable, brokers_of, concentrators_of
+from headend.config_listeners import ListenerTable, Place, listeners_of
 from headend.config_meters import meters_of
 from headend.config_ratios import ratios_of, written_moment, written_ratio
 from headend.config_reader import Entry, Problem, Reader
 from headend.config_store import check_store_url, resolve_store_url
 from headend.drivers.errors import BadLineUrl
+from headend.drivers.listener_settings import ListenerSettings
 from headend.drivers.protocols import IN_FLIGHT_MAX, timing_of
 from headend.drivers.transport import LineUrl
 from headend.errors import ConfigError
@@ -77,6 +81,9 @@ class Config(Struct, frozen=True, kw_only=True):
     meters: tuple[MeterRecord, ...]
     sinks: tuple[str, ...]
     ratios: tuple[RatioFact, ...] = ()
+    listeners: Mapping[Place, ListenerSettings] = {}
+    brokers: tuple[BrokerSettings, ...] = ()
+    concentrators: tuple[ConcentratorSettings, ...] = ()
     secrets: SecretRefs = SecretRefs()
     clock: ClockPolicy = ClockPolicy()
     problems: tuple[Problem, ...]
@@ -224,13 +231,19 @@ _FATAL_TABLES: dict[str, type[_Table]] = {
     "secrets": _Secrets,
     "clock": _Clock,
 }
-_ENTRY_TABLES: dict[str, type[_Table]] = {
+_ENTRY_TABLES: dict[str, type[BaseModel]] = {
     "lines": _Line,
+    "listeners": ListenerTable,
+    "brokers": BrokerTable,
+    "concentrators": ConcentratorTable,
     "plans": _Plan,
     "meters": _Meter,
     "ratios": _Ratio,
     "sinks": _Sink,
 }
+
+
+ENTRIES = ("lines", "listeners", "brokers", "concentrators", "plans", "sinks")
 
 
 # ------------------------------------------------------------------------------------------------ reading it
@@ -254,16 +267,29 @@ def load_config(path: Path) -> Config:
     tables = {name: reader.table(document, name, shape) for name, shape in _FATAL_TABLES.items()}
     head, secrets, clock = tables["headend"], tables["secrets"], tables["clock"]
     store = _store(reader, head.store)
-    written = {name: reader.entries(document, name, _ENTRY_TABLES[name]) for name in ("lines", "plans", "sinks")}
+    written = {name: reader.entries(document, name, _ENTRY_TABLES[name]) for name in ENTRIES}
     lines = _lines(reader, written["lines"])
+    listeners = listeners_of(
+        written["listeners"],
+        folder=path.resolve().parent,
+        lines=[(line.name, line.url) for line in lines.values()],
+    )
+    lines = _let_in(written["lines"], lines, listeners)
+    brokers = brokers_of(reader, _uniquely_named(reader, written["brokers"]), head.name)
+    concentrators = concentrators_of(
+        _uniquely_named(reader, written["concentrators"]),
+        brokers=brokers,
+        written_brokers=written["brokers"],
+        taken=lines,
+    )
     plans = _plans(reader, written["plans"])
     meters = meters_of(
         reader,
         document,
         shape=_Meter,
-        lines=lines,
+        lines={**lines, **concentrators},
         plans=plans,
-        written_lines=written["lines"],
+        written_lines=[*written["lines"], *written["concentrators"]],
         written_plans=written["plans"],
     )
     ratios = ratios_of(
@@ -288,6 +314,9 @@ def load_config(path: Path) -> Config:
         meters=tuple(record for record, _ in meters),
         sinks=tuple(sinks),
         ratios=tuple(ratios),
+        listeners={place: settings for place, settings in listeners.items() if settings is not None},
+        brokers=tuple(brokers.values()),
+        concentrators=tuple(concentrators.values()),
         secrets=SecretRefs(password=secrets.password, operator=secrets.operator, passwords=passwords),
         clock=ClockPolicy(correct=clock.correct, limit_s=clock.limit_s, settlements=tuple(clock.settlements)),
         problems=tuple(reader.problems),
@@ -337,7 +366,35 @@ def _far_end(entry: Entry) -> Hashable | None:
         return None
     if url.scheme == "serial":
         return url.scheme, os.path.realpath(url.device)  # by-id names and ttyUSB numbers are the same port
-    return url.scheme, url.host.lower(), url.port
+    return url.scheme, url.host.lower(), url.port, url.dtu
+
+
+def _let_in(
+    written: list[Entry], lines: dict[str, LineConfig], listeners: Mapping[Place, ListenerSettings | None]
+) -> dict[str, LineConfig]:
+    """Without the lines that nobody could dial in to rightly."""
+    waiting: dict[Place, list[LineConfig]] = {}
+    for line in lines.values():
+        if line.url.scheme == "listen":
+            waiting.setdefault((line.url.host, line.url.port), []).append(line)
+    problems: dict[str, str] = {}
+    for place, there in waiting.items():
+        settings = listeners.get(place, ListenerSettings())
+        for line in there:
+            if settings is None:
+                problems[line.name] = "its [[listeners]] entry has a mistake"
+            elif line.url.is_tls != (settings.tls is not None):
+                problems[line.name] = (
+                    "listens:// needs a [[listeners]] entry with certificate and key, and listen:// one without"
+                )
+            elif len({other.url.is_tls for other in there}) > 1:
+                problems[line.name] = "one port has TLS or not, the same for all its lines"
+            elif len(there) > 1 and not all(other.url.dtu for other in there):
+                problems[line.name] = "several lines wait at this port: each needs the id of its DTU, ?dtu=…"
+    for entry in written:
+        if (name := entry.text("name")) in problems:
+            entry.report("url", f"{entry.text('url')!r}: {problems[name]}; the line is left out")
+    return {name: line for name, line in lines.items() if name not in problems}
 
 
 def _plans(reader: Reader, written: list[Entry]) -> dict[str, PlanConfig]:

@@ -116,6 +116,8 @@ def _has_address(entry: Entry, lines: Mapping[str, Any]) -> bool:
 
 def _speaks(entry: Entry, contract: AnyContract, protocol: str) -> bool:
     """Whether the meter's contract is of the line's protocol."""
+    if protocol == "mqtt":  # its concentrator tells quantities; the contract is for what is forwarded
+        return True
     speaks = "modbus" if protocol.startswith("modbus") else "dlt645"
     if contract.protocol.startswith(speaks):
         return True

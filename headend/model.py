@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from protocols.values import Unit
 
-__all__ = ["Event", "Item", "MeterClock", "MeterRecord", "Quality", "Read", "SlotState"]
+__all__ = ["Event", "Item", "MeterClock", "MeterRecord", "PushedRead", "Quality", "Read", "SlotState"]
 
 
 class Quality(enum.Enum):
@@ -27,12 +27,12 @@ class Quality(enum.Enum):
     BACK_FILLED = "back-filled"
 
 
-class Read(Struct, frozen=True, kw_only=True):
+class Read(Struct, frozen=True, kw_only=True, gc=False):
     """One register of one meter for one interval end: captured, or known to be missing.
 
     meter: asset number, "M000001".
     amount: in `unit`, scaled as the contract row says; None exactly when the quality has MISSING, `reason` says why.
-    interval_end: the boundary this read is for, UTC, whole seconds.
+    interval_end: the boundary this read is for, UTC; of a pushed read the moment it was taken. Whole milliseconds.
     read_at: meter clock, UTC; None when the reply carries no time.
     received_at: head-end wall clock, UTC.
     source: contract row that gave layout and scale, "dlt645/base_2007:00010000".
@@ -40,6 +40,8 @@ class Read(Struct, frozen=True, kw_only=True):
     reason: of a missing read: silent | corrupt | unmatched | refused | not-measured | line-down | stopped | overrun | unsupported
     | meter-has-no-data | meter-clock-off | ambiguous-time (the last three: back-filling found out that there is nothing to get).
     occurred_at: when a maximum demand happened, meter clock, UTC; None for everything else.
+    ratio: of the transformers before the meter, what held at the interval end: a secondary amount times this is the primary one.
+    None: none is known, or none applies. is_primary: the meter has multiplied by itself, `amount` is the primary side.
 
     The store and the feed keep times to the millisecond. Raises ValueError.
     """
@@ -56,6 +58,8 @@ class Read(Struct, frozen=True, kw_only=True):
     revision: int = 0
     reason: str = ""
     occurred_at: datetime | None = None
+    ratio: Decimal | None = None
+    is_primary: bool = False
 
     def __post_init__(self) -> None:
         missing = Quality.MISSING in self.quality
@@ -71,14 +75,25 @@ class Read(Struct, frozen=True, kw_only=True):
             )
         if self.amount is not None and not self.amount.is_finite():
             raise ValueError(f"read of {self.meter} {self.obis}: expected a finite amount, found {self.amount}")
-        if self.interval_end.tzinfo is None or self.interval_end.microsecond:
+        if self.interval_end.tzinfo is None or self.interval_end.microsecond % 1000:
             raise ValueError(
-                f"read of {self.meter} {self.obis}: expected an aware interval end in whole seconds, "
+                f"read of {self.meter} {self.obis}: expected an aware interval end in whole milliseconds, "
                 f"found {self.interval_end!r}"
             )
         for moment in (self.read_at, self.received_at, self.occurred_at):
             if moment is not None and moment.tzinfo is None:
                 raise ValueError(f"read of {self.meter} {self.obis}: expected aware times, found {moment!r}")
+
+
+class PushedRead(Struct, frozen=True):
+    """A read that somebody else sends, who may send it again: the store tells a repeat from a correction by its content.
+
+    A repeat is what has the meter, quantity, interval end and amount of a read that is stored; it is dropped. Another amount for
+    the same moment gets the next revision and is SUSPECT: one of the two is wrong, and nobody can say which. A missing read adds
+    nothing to one that is there, and an amount after a missing read is a revision like any other. read: its revision is not used.
+    """
+
+    read: Read
 
 
 class SlotState(Struct, frozen=True):
@@ -116,7 +131,7 @@ class Event(Struct, frozen=True, kw_only=True):
             raise ValueError(f"event {self.type} of {self.subject}: its data is not JSON: {error}") from error
 
 
-Item = Read | Event
+Item = Read | Event | PushedRead
 
 
 class MeterRecord(Struct, frozen=True, kw_only=True, gc=False):

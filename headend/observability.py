@@ -1,19 +1,23 @@
 """Logs and line metrics. Logs go to standard error: readable on a terminal, JSON lines otherwise."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 
 import structlog
+from msgspec.structs import asdict
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from headend.concentrators.park import ConcentratorPark
 from headend.drivers.line import Line
+from headend.drivers.listener_connect import DialInConnect
 from headend.feed.envelope import iso_utc
 
-__all__ = ["LineCollector", "configure_logs"]
+__all__ = ["ConcentratorCollector", "LineCollector", "ListenerCollector", "configure_logs"]
 
 
 def configure_logs(*, level: int) -> None:
@@ -86,3 +90,45 @@ class LineCollector(Collector):
             connects.add_metric([name, "good"], counters.connects)
             connects.add_metric([name, "failed"], counters.failed_connects)
         yield from (up, babbling, queued, requests, moved, stray, parity, connects)
+
+
+class ListenerCollector(Collector):
+    """Ports that DTUs dial in to."""
+
+    def __init__(self, dial_in: DialInConnect) -> None:
+        self._dial_in = dial_in
+
+    def collect(self) -> Iterator[Metric]:
+        connected = GaugeMetricFamily("headend_dtus_connected", "DTUs that a line owns", labels=["listen"])
+        unknown = GaugeMetricFamily("headend_dtus_unknown", "Callers on the quarantine list", labels=["listen"])
+        events = CounterMetricFamily("headend_dtu_events", "What happened at a port", labels=["listen", "event"])
+        for listener in self._dial_in.listeners:
+            connected.add_metric([listener.name], listener.connected)
+            unknown.add_metric([listener.name], len(listener.unknown()))
+            for event, count in asdict(listener.counters).items():
+                events.add_metric([listener.name, event], count)
+        yield from (connected, unknown, events)
+
+
+class ConcentratorCollector(Collector):
+    """Brokers and the concentrators behind them, by broker only: a fleet has thousands of concentrators."""
+
+    def __init__(self, parks: Iterable[ConcentratorPark]) -> None:
+        self._parks = list(parks)
+
+    def collect(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily("headend_broker_up", "1 while the broker is connected", labels=["broker"])
+        online = GaugeMetricFamily("headend_concentrators", "Concentrators by state", labels=["broker", "state"])
+        taken = CounterMetricFamily("headend_broker_messages", "Messages of the broker", labels=["broker", "kind"])
+        refused = CounterMetricFamily("headend_broker_refused", "Messages refused, by why", labels=["broker", "reason"])
+        for park in self._parks:
+            status = park.broker_status()
+            up.add_metric([park.name], int(status.state == "up"))
+            states = Counter(one.state for one in park.statuses())
+            for state in ("online", "offline", "unknown"):
+                online.add_metric([park.name, state], states[state])
+            for kind, count in status.counters.items():
+                taken.add_metric([park.name, kind], count)
+            for reason, count in status.refused.items():
+                refused.add_metric([park.name, reason], count)
+        yield from (up, online, taken, refused)

@@ -34,6 +34,7 @@ __all__ = [
     "resolve_register",
 ]
 
+NAME_MAX = 64
 UNITS_MAX = 247  # Modbus over Serial Line V1.02, 2.2; 0 is broadcast, 248 to 255 are reserved
 
 AnyContract: TypeAlias = Contract | ModbusContract
@@ -65,6 +66,12 @@ def load_contract(name: str, folder: Path | None = None) -> AnyContract:
 
 def check_address(address: str, protocol: str) -> None:
     """Whether a meter can have this address on a line of this protocol. Raises BadAddress."""
+    if protocol == "mqtt":  # whatever its concentrator calls it
+        if not 0 < len(address) <= NAME_MAX or not address.isprintable() or any(sign in address for sign in "/+#"):
+            raise BadAddress(
+                address, expected=f"1 to {NAME_MAX} printable characters without / + and #, as in the topics"
+            )
+        return
     if not protocol.startswith("modbus"):
         MeterAddress(address)
     elif not address.isdecimal() or address != str(int(address)) or not 1 <= int(address) <= UNITS_MAX:

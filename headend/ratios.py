@@ -7,17 +7,18 @@ becomes known later. Amounts are exact decimals both ways; a quotient that never
 from bisect import bisect_left
 from collections.abc import Iterable
 from datetime import datetime
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation, localcontext
+from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation, localcontext
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from headend.model import Item, Read
+from headend.model import Item, PushedRead, Read
 from protocols.values import Unit
 
 __all__ = ["BadRatio", "RatioFact", "Ratios", "other_side", "parse_ratio"]
 
 DECIMALS_MAX = 12
+_WIDE = Context(prec=80, rounding=ROUND_HALF_EVEN)
 RATIO_MAX = Decimal(1_000_000)  # 4000/1 A times 1000 kV/100 V is 40,000,000 and metered nowhere at one point
 _BOTH = frozenset((Unit.KWH, Unit.KVARH, Unit.KVAH, Unit.KW, Unit.KVAR, Unit.KVA, Unit.W, Unit.VAR, Unit.VA))
 
@@ -55,13 +56,12 @@ def parse_ratio(text: str) -> Decimal:
 
 def other_side(amount: Decimal, ratio: Decimal, *, is_primary: bool) -> Decimal:
     """The secondary amount of a primary one, or the other way round."""
-    with localcontext() as context:
-        context.prec = 60
+    with localcontext(_WIDE):
         if not is_primary:
             return amount * ratio
         quotient = amount / ratio
         if quotient * ratio != amount:
-            quotient = quotient.quantize(Decimal(1).scaleb(-DECIMALS_MAX), rounding=ROUND_HALF_EVEN)
+            quotient = quotient.quantize(Decimal(1).scaleb(-DECIMALS_MAX))
         return quotient
 
 
@@ -100,6 +100,9 @@ class Ratios:
 
     def applied(self, item: Item) -> Item:
         """The read with the ratio that held for it; everything else as it is."""
+        if isinstance(item, PushedRead):
+            read = self.applied(item.read)
+            return item if read is item.read or not isinstance(read, Read) else PushedRead(read)
         if not isinstance(item, Read) or item.amount is None or item.meter not in self._facts:
             return item
         ratio = self.factor(item.meter, item.unit, item.interval_end)

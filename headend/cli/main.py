@@ -4,7 +4,7 @@ import logging
 
 import typer
 
-from headend.cli import contract, explain, feed, read, scan, service, token
+from headend.cli import contract, dtu, explain, feed, read, scan, service, token
 from headend.cli.output import ExitCode, fail, forgive_encoding
 from headend.errors import HeadendError
 from headend.observability import configure_logs
@@ -22,6 +22,7 @@ app = typer.Typer(
 service.register(app)
 read.register(app)
 explain.register(app)
+dtu.register(app)
 feed.register(app)
 token.register(app)
 contract.register(app)

@@ -14,9 +14,10 @@ from headend.clock import SystemClock
 from headend.drivers.dialect import base_contract, detect_dialect
 from headend.drivers.errors import DriverError, LineDown
 from headend.drivers.line import Line, Priority
+from headend.drivers.listener_connect import DialInConnect
 from headend.drivers.protocols import PROTOCOLS, reader_of, session_of, timing_of
 from headend.drivers.reading import Reader, Reading
-from headend.drivers.transport import LineUrl, connect
+from headend.drivers.transport import LineUrl
 from headend.errors import ConfigError, HeadendError
 from headend.on_demand import OnDemandRead, answered, unanswered
 from headend.quantities import AnyContract, Found, check_address, load_contract, question_of, resolve
@@ -28,6 +29,7 @@ __all__ = ["register"]
 
 DEFAULT_QUANTITY = "1-0:1.8.0"
 DEFAULT_CONTRACT = "dlt645/base_2007"
+DIAL_IN_S = 120.0  # DTUs redial within a minute or two
 AUTO = "auto"
 
 
@@ -37,7 +39,11 @@ def register(app: typer.Typer) -> None:
 
 def read_command(
     line: Annotated[
-        str, typer.Argument(metavar="LINE", help="serial:///dev/ttyUSB0?baud=2400&parity=E or tcp://host:port")
+        str,
+        typer.Argument(
+            metavar="LINE",
+            help="serial:///dev/ttyUSB0?baud=2400&parity=E, tcp://host:port, or listen://0.0.0.0:9001 for a DTU that dials in.",
+        ),
     ],
     meter: Annotated[
         str,
@@ -110,12 +116,14 @@ def read_command(
 
 async def _detect(url: LineUrl, timing: Timing, address: str) -> str:
     """Name of the base contract of the edition that the meter answers in; the evidence goes to standard error."""
-    line = Line(url.text, url, timing, connect=connect, clock=SystemClock())
+    dial_in = DialInConnect(clock=SystemClock(), wait_s=DIAL_IN_S)
+    line = Line(url.text, url, timing, connect=dial_in, clock=SystemClock())
     await line.connect()
     try:
         found = await detect_dialect(line, address)
     finally:
         line.close()
+        await dial_in.aclose()
     for evidence in found.evidence:
         stderr.print(f"[dim]{escape(str(evidence))}[/]")
     if found.dialect is None:
@@ -163,7 +171,8 @@ async def _read_all(
     url: LineUrl, timing: Timing, protocol: str, address: str, wanted: list[tuple[str, Found]], retries: int
 ) -> tuple[list[OnDemandRead], ExitCode]:
     clock = SystemClock()
-    line = Line(url.text, url, timing, connect=connect, clock=clock, session=session_of(protocol))
+    dial_in = DialInConnect(clock=clock, wait_s=DIAL_IN_S)
+    line = Line(url.text, url, timing, connect=dial_in, clock=clock, session=session_of(protocol))
     reader = reader_of(line, protocol, retries=retries)
     shown: list[OnDemandRead] = []
     code = ExitCode.GOOD
@@ -180,6 +189,7 @@ async def _read_all(
                 shown += answered(reading.address, quantity, reading, clock.now())
     finally:
         line.close()
+        await dial_in.aclose()
     return shown, code
 
 

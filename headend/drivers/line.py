@@ -142,6 +142,8 @@ class Line(asyncio.Protocol):
         self._numbers = itertools.count()
         self._in_flight: dict[int, _Job] = {}  # by the identity of the request that was sent
         self._next: deque[tuple[_Job, Request]] = deque()  # further requests of jobs that have begun
+        self._output: list[bytes] = []
+        self._is_sending_soon = False
         self._stray = StrayWatch(timing.baud / BITS_PER_BYTE if timing.baud else None)
         self._noise_noted = 0
         self._silent_in_a_row = 0
@@ -211,7 +213,8 @@ class Line(asyncio.Protocol):
         """Connect once, without a supervisor: for one-shot commands. Raises LineDown."""
         self._down.clear()
         await self._connect(self.url, self)
-        await self._up.wait()  # a serial transport announces itself a turn of the loop later
+        if not self._down.is_set():  # else it was lost again before we got here
+            await self._up.wait()  # a serial transport announces itself a turn of the loop later
 
     def close(self, why: str = "closed") -> None:
         """Hang up; what is queued or in flight fails with LineDown."""
@@ -261,7 +264,7 @@ class Line(asyncio.Protocol):
         try:
             while True:
                 if self.url.scheme == "listen":
-                    self._set_problem(f"waiting for a DTU to dial in: {self.url.text}")
+                    self._set_problem(self.url.awaited)
                 try:
                     await self.connect()
                 except LineDown as error:
@@ -345,13 +348,31 @@ class Line(asyncio.Protocol):
                 continue
             self._in_flight[id(request)] = job
             self.counters.requests += 1
-            for wire in session.take_output():
-                self.counters.bytes_sent += len(wire)
-                self._transport.write(wire)
+            self._output += session.take_output()
+        if self._output:
+            # Where there may be more requests under way, those that are asked for in this turn of the loop share one system call.
+            if self._in_flight and session.idle:
+                self._send_soon()
+            else:
+                self._send()
         if session.broken:  # what comes is another protocol: nothing that follows can be trusted
             self._drop(session.broken)
             return
         self._arm(session.deadline, now)
+
+    def _send_soon(self) -> None:
+        if not self._is_sending_soon:
+            self._is_sending_soon = True
+            asyncio.get_running_loop().call_soon(self._send)
+
+    def _send(self) -> None:
+        self._is_sending_soon = False
+        output, self._output = self._output, []
+        if not output or self._transport is None:
+            return
+        wires = output[0] if len(output) == 1 else b"".join(output)
+        self.counters.bytes_sent += len(wires)
+        self._transport.write(wires)
 
     def _settle(self, event: Sent | Replied | NoReply | Unmatched, now: float) -> None:
         if isinstance(event, Unmatched):
@@ -451,6 +472,7 @@ class Line(asyncio.Protocol):
         if transport is not None and not transport.is_closing():
             transport.abort()
         self._next.clear()
+        self._output.clear()
         self._silent_in_a_row = 0
         if self._timer is not None:
             self._timer.cancel()

@@ -33,7 +33,7 @@ _BUSY = (0x05, 0x06)
 _UNREACHED = (0x0A, 0x0B)
 
 
-class PointValue(Struct, frozen=True, kw_only=True):
+class PointValue(Struct, frozen=True, kw_only=True, gc=False):
     """See `headend.drivers.reading.Value`. A reply carries no time."""
 
     name: str
@@ -63,7 +63,9 @@ class BlockQuestion(Struct, frozen=True, cache_hash=True):
 @lru_cache(maxsize=4096)
 def _registers_of(question: BlockQuestion) -> tuple[Register, ...]:
     return tuple(
-        Register(str(point.obis) if point.obis else point_text(point), point.unit, point.source)
+        Register(
+            str(point.obis) if point.obis else point_text(point), point.unit, point.source, is_primary=not point.ratio
+        )
         for point in question.block.points
     )
 

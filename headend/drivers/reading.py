@@ -20,12 +20,14 @@ __all__ = ["Question", "Reader", "Reading", "Register", "Value"]
 class Register(Struct, frozen=True, cache_hash=True):
     """One quantity of a meter. name: its one spelling, "1-0:1.8.0", "di:0280000A" or "reg:4:0x0048:float32".
 
-    source: the contract row that gives layout and scale, "dlt645/base_2007:00010000".
+    source: the contract row that gives layout and scale, "dlt645/base_2007:00010000". is_primary: where the meter stands behind
+    transformers, it has multiplied by their ratio itself.
     """
 
     name: str
     unit: Unit
     source: str
+    is_primary: bool = False
 
 
 class Question(Protocol):

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from headend.model import Event, Quality, Read
+from headend.ratios import other_side
 
 __all__ = [
     "READ_TYPE",
@@ -40,6 +41,10 @@ class _ReadData(Struct, frozen=True, omit_defaults=True):
     revision: int
     reason: str = ""
     occurred_at: str | None = None
+    side: str = ""
+    ratio: str = ""
+    primary: str = ""
+    secondary: str = ""
 
 
 class _Envelope(Struct, frozen=True):
@@ -139,4 +144,14 @@ def _read_data(read: Read) -> _ReadData:
         read.revision,
         read.reason,
         None if read.occurred_at is None else iso_utc(read.occurred_at),
+        **_sides(read),
     )
+
+
+def _sides(read: Read) -> dict[str, str]:
+    """Both sides of the transformers, where a ratio is known."""
+    if read.ratio is None or read.amount is None:
+        return {}
+    side, other = ("primary", "secondary") if read.is_primary else ("secondary", "primary")
+    told = plain(other_side(read.amount, read.ratio, is_primary=read.is_primary))
+    return {"side": side, "ratio": plain(read.ratio), other: told}

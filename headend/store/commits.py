@@ -4,26 +4,29 @@ import sys
 import threading
 import zlib
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Connection, Engine, func, select, tuple_
+from msgspec.structs import replace
+from sqlalchemy import BigInteger, Connection, Engine, Integer, Select, and_, column, func, select, values
 
 from headend.errors import ItemRefused
 from headend.feed.envelope import encode_event
-from headend.model import Item, Read
+from headend.model import Event, Item, PushedRead, Quality, Read
 from headend.store.engine import insert_rows, writing
 from headend.store.packing import Channel, ReadPacker, channel_of
-from headend.store.rows import epoch_s
+from headend.store.rows import epoch_ms
 from headend.store.tables import channels, feed_batches, reads, sources
 
 __all__ = ["LAST", "Commits"]
 
 BATCH_MAX = 1000  # events per row: a reader that wants one event unpacks at most half a megabyte
 COMPRESSION = 1  # zlib's fastest; the events repeat each other so much that higher levels gain little
-_KEYS_AT_ONCE = 500  # read keys per question; databases limit the number of parameters
+_PLACES_AT_ONCE = 500  # per question; databases limit the number of parameters
 
-_Key = tuple[int, int, int]  # channel, slot, revision
+_Place = tuple[int, int]  # channel, slot
+_Revisions = dict[int, str | None]  # amounts as stored, None of a missing read
 
 LAST = select(feed_batches.c.first + feed_batches.c.count - 1).order_by(feed_batches.c.first.desc()).limit(1)
 _NEWEST = select(func.max(reads.c.slot)).where(reads.c.channel == channels.c.id).scalar_subquery()
@@ -113,55 +116,69 @@ class Commits:
         """Fill the group. A slot above its channel's newest is surely new; only when there are others, the tables are asked."""
         pack, ids = self._packer.pack, known.sources
         sequence, end, slot = known.last, None, 0
-        taken: set[_Key] | None = None
+        stored: dict[_Place, _Revisions] | None = None
         for index, item in enumerate(items):
-            if not isinstance(item, Read):
+            if isinstance(item, Read):
+                read, pushed = item, False
+            elif isinstance(item, PushedRead):
+                read, pushed = item.read, True
+            else:
                 sequence += 1
                 group.events.append(encode_event(item, source=self._source, sequence=sequence).decode())
                 group.results.append(sequence)
                 continue
-            name = (item.meter, item.obis)
+            name = (read.meter, read.obis)
             channel = known.channels.get(name)
             if channel is None:
                 # Ids are ours and count up without holes: channels and sources are never removed.
-                channel = known.channels[name] = channel_of(len(known.channels) + 1, *name, item.unit.value)
+                channel = known.channels[name] = channel_of(len(known.channels) + 1, *name, read.unit.value)
                 group.channels.append(name)
-            if item.interval_end is not end:  # the reads of a round share it
-                end = item.interval_end
-                slot = epoch_s(end)
-            if taken is None and slot <= channel.newest:
-                taken = self._taken(connection, known, group, items[index:])
-            if taken is not None:
-                key = (channel.id, slot, item.revision)
-                if key in taken:
+            if read.interval_end is not end:  # the reads of a round share it
+                end = read.interval_end
+                slot = epoch_ms(end)
+            if stored is None and slot <= channel.newest:
+                stored = self._stored(connection, known, group, items[index:])
+            if pushed or stored is not None:
+                there = {} if stored is None else stored.setdefault((channel.id, slot), {})
+                new = _with_revision(read, there) if pushed else (None if read.revision in there else read)
+                if new is None:
                     group.results.append(None)
                     continue
-                taken.add(key)
+                read = new
+                there[read.revision] = None if read.amount is None else str(read.amount)
             if slot > channel.newest:
                 channel.newest = slot
-            source = ids.get(item.source)
+            source = ids.get(read.source)
             if source is None:
-                source = ids[item.source] = len(ids) + 1
-                group.sources.append(item.source)
+                source = ids[read.source] = len(ids) + 1
+                group.sources.append(read.source)
             sequence += 1
-            row, event = pack(item, channel, slot, source, sequence)
+            row, event = pack(read, channel, slot, source, sequence)
             group.values += row
             group.events.append(event)
             group.results.append(sequence)
 
     @staticmethod
-    def _taken(connection: Connection, known: _Known, group: _Group, items: Sequence[Item]) -> set[_Key]:
-        """Keys of the group so far, and those of `items` that have a row."""
-        width = len(reads.columns)
-        channel_at, slot_at, revision_at = (group.values[place::width] for place in range(3))
-        doubtful: set[_Key] = set()
+    def _stored(
+        connection: Connection, known: _Known, group: _Group, items: Sequence[Item]
+    ) -> dict[_Place, _Revisions]:
+        """What is there of the group so far, and at the places of `items`."""
+        doubtful: set[_Place] = set()
         for item in items:
-            if isinstance(item, Read):
-                channel = known.channels.get((item.meter, item.obis))
-                slot = epoch_s(item.interval_end)
+            if not isinstance(item, Event):
+                read = item.read if isinstance(item, PushedRead) else item
+                channel = known.channels.get((read.meter, read.obis))
+                slot = epoch_ms(read.interval_end)
                 if channel is not None and slot <= channel.newest:
-                    doubtful.add((channel.id, slot, item.revision))
-        return {*zip(channel_at, slot_at, revision_at, strict=True), *_stored(connection, sorted(doubtful))}
+                    doubtful.add((channel.id, slot))
+        found: dict[_Place, _Revisions] = {}
+        for channel_id, slot, revision, amount in _rows_at(connection, sorted(doubtful)):
+            found.setdefault((channel_id, slot), {})[revision] = amount
+        width = len(reads.columns)
+        columns = (group.values[place::width] for place in range(4))
+        for channel_id, slot, revision, amount in zip(*columns, strict=True):
+            found.setdefault((channel_id, slot), {})[revision] = amount
+        return found
 
     @staticmethod
     def _write(connection: Connection, known: _Known, group: _Group) -> None:
@@ -188,12 +205,31 @@ class Commits:
         insert_rows(connection, feed_batches, batches)
 
 
-def _stored(connection: Connection, keys: Sequence[_Key]) -> set[_Key]:
-    """Those of the keys that have a row."""
-    found: set[_Key] = set()
-    columns = tuple_(reads.c.channel, reads.c.slot, reads.c.revision)
-    for start in range(0, len(keys), _KEYS_AT_ONCE):
-        wanted = keys[start : start + _KEYS_AT_ONCE]
-        rows = connection.execute(select(reads.c.channel, reads.c.slot, reads.c.revision).where(columns.in_(wanted)))
-        found.update((row[0], row[1], row[2]) for row in rows)
+def _with_revision(read: Read, there: _Revisions) -> Read | None:
+    """The pushed read as it is to be stored beside what is there; None when it says nothing new."""
+    if not there:
+        return replace(read, revision=0) if read.revision else read
+    amounts = [Decimal(amount) for amount in there.values() if amount is not None]
+    if read.amount is None or read.amount in amounts:
+        return None
+    doubt = (Quality.SUSPECT,) if amounts and Quality.SUSPECT not in read.quality else ()
+    return replace(read, revision=max(there) + 1, quality=(*read.quality, *doubt))
+
+
+def _rows_at(connection: Connection, places: Sequence[_Place]) -> list[tuple[int, int, int, str | None]]:
+    """Channel, slot, revision, amount of the rows at these places.
+
+    A join, because SQLite looks a list of pairs (`IN (VALUES …)`) up by walking the whole table; a test asks for its plan.
+    """
+    found: list[tuple[int, int, int, str | None]] = []
+    for start in range(0, len(places), _PLACES_AT_ONCE):
+        statement = rows_at_statement(places[start : start + _PLACES_AT_ONCE])
+        found += [(row[0], row[1], row[2], row[3]) for row in connection.execute(statement)]
     return found
+
+
+def rows_at_statement(places: Sequence[_Place]) -> Select[Any]:
+    wanted = values(column("channel", Integer), column("slot", BigInteger), name="wanted").data(places).cte("wanted")
+    return select(reads.c.channel, reads.c.slot, reads.c.revision, reads.c.amount).join_from(
+        wanted, reads, and_(reads.c.channel == wanted.c.channel, reads.c.slot == wanted.c.slot)
+    )

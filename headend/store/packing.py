@@ -6,6 +6,7 @@ put together from such texts; `headend.feed.envelope.encode_read` says what it m
 
 import re
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -13,7 +14,8 @@ from msgspec import Struct
 
 from headend.feed.envelope import READ_TYPE, plain, quality_words
 from headend.model import Quality, Read
-from headend.store.rows import quality_bits
+from headend.ratios import other_side
+from headend.store.rows import quality_bits, ratio_to_row
 from protocols.values import Unit
 
 __all__ = ["Channel", "ReadPacker", "channel_of", "is_plain"]
@@ -34,7 +36,7 @@ class Channel(Struct, gc=False):
     """What the writer knows of a stored series. Not frozen: `newest` moves with every read.
 
     unit: of its first read, and its JSON text; None when this program does not know it. newest: no row has a later slot, in
-    epoch seconds. plain: meter and quantity are (see `is_plain`).
+    epoch milliseconds. plain: meter and quantity are (see `is_plain`).
     """
 
     id: int
@@ -61,12 +63,13 @@ class ReadPacker:
     def pack(self, read: Read, channel: Channel, slot: int, source: int, sequence: int) -> tuple[tuple[Any, ...], str]:
         """Columns in the order of `tables.reads`, and the JSON text of the event.
 
-        slot: the interval end in epoch seconds. source: its id. Raises TypeError, ValueError, OverflowError.
+        slot: the interval end in epoch milliseconds. source: its id. Raises TypeError, ValueError, OverflowError.
         """
         meter, obis, revision, reason = read.meter, read.obis, read.revision, read.reason
         if not channel.plain:
             meter, obis = _json(meter)[1:-1], _json(obis)[1:-1]
-        end = (self._seconds.get(slot) or self._spell(slot)) + "Z"
+        second, ms = divmod(slot, 1000)
+        end = (self._seconds.get(second) or self._spell(second)) + _FRACTIONS[ms]
         received_at, received = self._moment(read.received_at)
         if read.unit is channel.unit:
             unit, unit_text = None, channel.unit_text
@@ -90,6 +93,10 @@ class ReadPacker:
         if read.occurred_at is not None:
             occurred_at, occurred = self._moment(read.occurred_at)
             tail = f'{tail},"occurred_at":"{occurred}"'
+        ratio = None
+        if read.ratio is not None and read.amount is not None:
+            ratio, sides = _ratio_texts(read.amount, read.ratio, is_primary=read.is_primary)
+            tail += sides
         # In two: beyond thirty parts Python 3.11 goes through a list.
         event = (
             f'{{"specversion":"1.0","id":"read:{meter}:{obis}:{end}:{revision}{self._type}{meter}","time":"{received}",'
@@ -111,6 +118,7 @@ class ReadPacker:
             source,
             sequence,
             occurred_at,
+            ratio,
         )
         return row, event
 
@@ -146,6 +154,13 @@ class ReadPacker:
         if written is None:
             written = self._qualities[quality] = (quality_bits(quality), _json(quality_words(quality)))
         return written
+
+
+def _ratio_texts(amount: Decimal, ratio: Decimal, *, is_primary: bool) -> tuple[str, str]:
+    """As stored, and as JSON fields."""
+    side, other = ("primary", "secondary") if is_primary else ("secondary", "primary")
+    told = plain(other_side(amount, ratio, is_primary=is_primary))
+    return ratio_to_row(ratio, is_primary), f',"side":"{side}","ratio":"{plain(ratio)}","{other}":"{told}"'
 
 
 def _json(value: str | list[str]) -> str:

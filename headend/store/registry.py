@@ -1,4 +1,4 @@
-"""Registered meters and the cursors of destinations: small tables beside the stream of reads."""
+"""Registered meters, the cursors of destinations, adopted DTUs: small tables beside the stream of reads."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,9 +7,9 @@ from sqlalchemy import Engine, bindparam, delete, func, insert, select, update
 
 from headend.model import MeterRecord
 from headend.store.engine import reading, writing
-from headend.store.tables import cursors, meters
+from headend.store.tables import cursors, dtu_adoptions, meters
 
-__all__ = ["cursor", "delete_meters", "list_meters", "one_meter", "set_cursor", "upsert_meters"]
+__all__ = ["adopt", "adoptions", "cursor", "delete_meters", "list_meters", "one_meter", "set_cursor", "upsert_meters"]
 
 _FIELDS = ("id", "line", "address", "contract", "plan", "protocol")
 _METERS = select(*(meters.c[field] for field in _FIELDS))
@@ -63,3 +63,14 @@ def set_cursor(engine: Engine, destination: str, sequence: int) -> None:
         moved = connection.execute(move)
         if moved.rowcount == 0:
             connection.execute(insert(cursors).values(destination=destination, sequence=sequence))
+
+
+def adoptions(engine: Engine) -> dict[str, str]:
+    with reading(engine, "looking up adopted DTUs") as connection:
+        return {line: dtu for line, dtu in connection.execute(select(dtu_adoptions.c.line, dtu_adoptions.c.dtu))}
+
+
+def adopt(engine: Engine, line: str, dtu: str) -> None:
+    with writing(engine, "adopting a DTU") as connection:
+        connection.execute(delete(dtu_adoptions).where((dtu_adoptions.c.line == line) | (dtu_adoptions.c.dtu == dtu)))
+        connection.execute(insert(dtu_adoptions).values(line=line, dtu=dtu))

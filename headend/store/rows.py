@@ -8,11 +8,10 @@ from typing import Any
 from headend.model import Quality, Read
 from protocols.values import Unit
 
-__all__ = ["epoch_ms", "epoch_s", "from_epoch_ms", "from_epoch_s", "quality_bits", "read_from_row"]
+__all__ = ["epoch_ms", "from_epoch_ms", "quality_bits", "ratio_to_row", "read_from_row"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
-_S = timedelta(seconds=1)
 
 # Stored for ever: a bit is never given another meaning.
 QUALITY_BITS = {
@@ -26,10 +25,6 @@ QUALITY_BITS = {
 _bits_of: dict[tuple[Quality, ...], int] = {}  # one entry per combination in use: a handful
 
 
-def epoch_s(moment: datetime) -> int:
-    return (moment - _EPOCH) // _S
-
-
 def epoch_ms(moment: datetime) -> int:
     """Anything finer is cut off."""
     return (moment - _EPOCH) // _MS
@@ -37,10 +32,6 @@ def epoch_ms(moment: datetime) -> int:
 
 def from_epoch_ms(stored: int) -> datetime:
     return _EPOCH + timedelta(milliseconds=stored)
-
-
-def from_epoch_s(stored: int) -> datetime:
-    return _EPOCH + timedelta(seconds=stored)
 
 
 def quality_bits(quality: tuple[Quality, ...]) -> int:
@@ -52,13 +43,13 @@ def quality_bits(quality: tuple[Quality, ...]) -> int:
 
 def read_from_row(row: Sequence[Any]) -> Read:
     """Columns in the order of `_READS` in store.py."""
-    meter, obis, amount, unit, slot, read_at, received_at, quality, source, revision, reason, occurred_at = row
+    meter, obis, amount, unit, slot, read_at, received_at, quality, source, revision, reason, occurred_at, ratio = row
     return Read(
         meter=meter,
         obis=obis,
         amount=None if amount is None else Decimal(amount),
         unit=Unit(unit),
-        interval_end=_EPOCH + timedelta(seconds=slot),
+        interval_end=from_epoch_ms(slot),
         read_at=None if read_at is None else from_epoch_ms(read_at),
         received_at=from_epoch_ms(received_at),
         quality=tuple(one for one, bit in QUALITY_BITS.items() if quality & bit),
@@ -66,4 +57,11 @@ def read_from_row(row: Sequence[Any]) -> Read:
         revision=revision,
         reason=reason or "",
         occurred_at=None if occurred_at is None else from_epoch_ms(occurred_at),
+        ratio=None if ratio is None else Decimal(ratio.lstrip("/")),
+        is_primary=ratio is not None and ratio.startswith("/"),
     )
+
+
+def ratio_to_row(ratio: Decimal, is_primary: bool) -> str:
+    """The other way round stands in `read_from_row`."""
+    return f"/{ratio}" if is_primary else str(ratio)

@@ -17,7 +17,7 @@ from headend.store import clocks, registry
 from headend.store.commits import LAST, Commits
 from headend.store.engine import BUSY_TIMEOUT_S, connect, prepared_file, reading
 from headend.store.migrate import migrate
-from headend.store.rows import epoch_s, from_epoch_s, read_from_row
+from headend.store.rows import epoch_ms, from_epoch_ms, read_from_row
 from headend.store.tables import channels, feed_batches, reads, sources
 
 __all__ = ["Store", "open_store"]
@@ -41,6 +41,7 @@ _READS = (
         reads.c.revision,
         reads.c.reason,
         reads.c.occurred_at,
+        reads.c.ratio,
     )
     .join_from(reads, channels, reads.c.channel == channels.c.id)
     .join(sources, reads.c.source == sources.c.id)
@@ -79,8 +80,9 @@ class Store:
         """Write reads and events durably, all or none; gives each item's feed number, None for a read stored already.
 
         A read is stored already when meter, quantity, interval end and revision are: whatever its amount, the first
-        one counts, and a correction needs a new revision. Raises StoreUnavailable, or ItemRefused when an item can
-        never be stored (its values break a limit that the model does not know).
+        one counts, and a correction needs a new revision. Of a pushed read the content decides, see `PushedRead`.
+        Raises StoreUnavailable, or ItemRefused when an item can never be stored (its values break a limit that the
+        model does not know).
         """
         return self._commits.commit(items)
 
@@ -125,9 +127,9 @@ class Store:
     # reads
 
     def latest_slots(self) -> dict[tuple[str, str], int]:
-        """(meter, obis) to its newest interval end in epoch seconds, missing reads included."""
+        """(meter, obis) to its newest interval end in whole epoch seconds, missing reads included."""
         with reading(self.engine, "looking up the newest reads") as connection:
-            return {(row[0], row[1]): row[4] for row in connection.execute(_CHANNELS) if row[4] is not None}
+            return {(row[0], row[1]): row[4] // 1000 for row in connection.execute(_CHANNELS) if row[4] is not None}
 
     def stored_at(self, slot: datetime, meters: Sequence[str] | None = None) -> set[tuple[str, str]]:
         """(meter, obis) of the channels that have a read for `slot`, missing ones included; of these meters, or of all.
@@ -137,9 +139,9 @@ class Store:
         found: set[tuple[str, str]] = set()
         with reading(self.engine, "looking up what is stored of an interval end") as connection:
             if meters is None:
-                found.update((row[0], row[1]) for row in connection.execute(_STORED_AT, {"slot": epoch_s(slot)}))
+                found.update((row[0], row[1]) for row in connection.execute(_STORED_AT, {"slot": epoch_ms(slot)}))
             for start in range(0, len(meters or ()), _METERS_AT_ONCE):
-                wanted = {"slot": epoch_s(slot), "meters": (meters or ())[start : start + _METERS_AT_ONCE]}
+                wanted = {"slot": epoch_ms(slot), "meters": (meters or ())[start : start + _METERS_AT_ONCE]}
                 found.update((row[0], row[1]) for row in connection.execute(_STORED_AT_OF, wanted))
         return found
 
@@ -157,9 +159,9 @@ class Store:
         if obis is not None:
             statement = statement.where(channels.c.obis == obis)
         if since is not None:
-            statement = statement.where(reads.c.slot >= epoch_s(since))
+            statement = statement.where(reads.c.slot >= epoch_ms(since))
         if until is not None:
-            statement = statement.where(reads.c.slot < epoch_s(until))
+            statement = statement.where(reads.c.slot < epoch_ms(until))
         statement = statement.order_by(reads.c.slot, channels.c.obis, reads.c.revision).limit(limit)
         with reading(self.engine, "looking up reads") as connection:
             return [read_from_row(tuple(row)) for row in connection.execute(statement)]
@@ -169,7 +171,7 @@ class Store:
 
         One question per channel that follows the key, so that a fleet can be looked through meter by meter.
         """
-        low, high = epoch_s(since), epoch_s(until)
+        low, high = epoch_ms(since), epoch_ms(until)
         found: dict[str, tuple[datetime, list[SlotState]]] = {}
         with reading(self.engine, "looking for missing reads") as connection:
             for channel, obis, first in connection.execute(_FIRST_SLOTS, {"meter": meter}).all():
@@ -177,10 +179,10 @@ class Store:
                     continue
                 rows = connection.execute(_SLOT_STATES, {"channel": channel, "low": low, "high": high})
                 states = [
-                    SlotState(from_epoch_s(slot), revision, (reason or "") if missing else "")
+                    SlotState(from_epoch_ms(slot), revision, (reason or "") if missing else "")
                     for slot, revision, missing, reason in rows
                 ]
-                found[obis] = (from_epoch_s(first), states)
+                found[obis] = (from_epoch_ms(first), states)
         return found
 
     def latest_read(self, meter: str) -> Read | None:
@@ -234,6 +236,16 @@ class Store:
     def meter(self, identity: str) -> MeterRecord | None:
         """None when no meter is registered under this id."""
         return registry.one_meter(self.engine, identity)
+
+    # adopted DTUs
+
+    def adoptions(self) -> dict[str, str]:
+        """By line, the DTU that was adopted for it."""
+        return registry.adoptions(self.engine)
+
+    def adopt(self, line: str, dtu: str) -> None:
+        """Durable at return. The line's former one is forgotten, and the DTU's former line."""
+        registry.adopt(self.engine, line, dtu)
 
 
 def open_store(url: str, name: str) -> Store:

@@ -7,7 +7,7 @@ small integers and without a row id or a second index; its event lies compressed
 Amounts are text: the decimal as the meter gave it, exponent and trailing zeros included. Integers with a scale would
 save some three bytes and lose the amounts that do not fit 64 bits.
 
-Times: `slot` is the interval end in epoch seconds; all others are epoch milliseconds. UTC both.
+Times are epoch milliseconds, UTC; `slot` is the interval end.
 """
 
 from sqlalchemy import (
@@ -26,6 +26,7 @@ from sqlalchemy import (
 __all__ = [
     "channels",
     "cursors",
+    "dtu_adoptions",
     "feed_batches",
     "line_clocks",
     "metadata",
@@ -73,6 +74,7 @@ reads = Table(
     Column("source", Integer, ForeignKey("sources.id"), nullable=False),
     Column("sequence", _Big, nullable=False),  # of its event in the feed
     Column("occurred_at", _Big),
+    Column("ratio", Text),  # of transformers that held at the interval end; "/80" where the meter multiplies by itself
     sqlite_with_rowid=False,
 )
 
@@ -123,6 +125,13 @@ meter_clocks = Table(
     Column("corrected_at", _Big),
     Column("offset_before_ms", _Big, nullable=False),  # what records from before corrected_at are off by
     Column("written_at", _Big),  # last try to write this meter's clock
+)
+
+dtu_adoptions = Table(
+    "dtu_adoptions",
+    metadata,
+    Column("line", Text, primary_key=True),
+    Column("dtu", Text, nullable=False, unique=True),  # instead of the one that the line's URL names
 )
 
 line_clocks = Table(

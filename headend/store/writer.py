@@ -1,7 +1,8 @@
 """The one writer: many tasks put items, one commit at a time makes them durable together.
 
 While a commit runs, newcomers gather for the next (group commit): the disk is asked once for many reads. `linger_s`
-trades delay for larger groups, which are also smaller on disk, since the events of a group are compressed together.
+trades delay for larger groups, which are also smaller on disk, since the events of a group are compressed together. Who holds up
+somebody else by waiting, such as a broker that sends no more than a few messages ahead, asks for less.
 
 What waits is lost if the process is killed, so little may wait: at two groups `room()` blocks, and lines stop reading until the
 commits have caught up. Without it a loop that never rests can starve the thread that commits.
@@ -18,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import islice
+from math import inf
 from types import TracebackType
 from typing import Protocol, TypeVar
 
@@ -85,16 +87,36 @@ class WriterHealth(Struct, frozen=True, kw_only=True):
     failures_total: int
 
 
-class _Queued(Struct):
+class _Waiting(Struct):
+    """Somebody who waits for `left` more of its items; they settle in the order in which they were put."""
+
+    done: asyncio.Future[list[int | None]]
+    left: int
+    results: list[int | None] = []
+    refused: ItemRefused | None = None
+
+    def settle(self, result: int | None, refused: ItemRefused | None = None) -> None:
+        self.results.append(result)
+        self.refused = self.refused or refused
+        self.left -= 1
+        if self.left == 0 and not self.done.done():
+            if self.refused is not None:
+                self.done.set_exception(self.refused)
+            else:
+                self.done.set_result(self.results)
+
+
+class _Queued(Struct, gc=False):
     item: Item
     arrived: float  # loop time
-    done: asyncio.Future[int | None] | None
+    waiting: _Waiting | None
 
 
 class Writer:
     """Group commit over a Store. Belongs to one event loop; `aclose` (or `async with`) flushes what is queued.
 
-    on_commit: called on the loop with the last feed number after each commit that made events.
+    on_commit: called on the loop with the last feed number after each commit that made events. prepare: what becomes of an item
+    when it is put, such as a read that gets the ratio of its transformers.
     """
 
     def __init__(
@@ -105,6 +127,7 @@ class Writer:
         clock: Clock,
         linger_s: float = 0.0,
         on_commit: Callable[[int], None] | None = None,
+        prepare: Callable[[Item], Item] | None = None,
         group_max: int = GROUP_MAX,
         queue_max: int = QUEUE_MAX,
         backoff_s: tuple[float, float] = BACKOFF_S,
@@ -114,6 +137,7 @@ class Writer:
         self._clock = clock
         self._linger_s = linger_s
         self._on_commit = on_commit
+        self._prepare = prepare
         self._group_max = group_max
         self._queue_max = queue_max
         self._waiting_max = min(GROUPS_WAITING_MAX * group_max, queue_max)  # while the store works
@@ -125,6 +149,7 @@ class Writer:
         self._task: asyncio.Task[None] | None = None
         self._closing = False
         self._flush_until: float | None = None  # loop time
+        self._hurry_until = inf  # loop time; what is queued now is to be committed by then
         self._last_error = ""
         self._failing_since: datetime | None = None
         self._stored = self._duplicates = self._refused = self._groups = self._failures = 0
@@ -167,10 +192,28 @@ class Writer:
 
         Waits for room first. Cancelling stops the waiting, not the storing. Raises ItemRefused, WriterFull.
         """
-        await self.room()
-        done: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        self._enqueue(item, done)
-        return await done
+        return (await self.submit_all((item,)))[0]
+
+    async def submit_all(self, items: Sequence[Item], *, linger_s: float | None = None) -> list[int | None]:
+        """As `submit`, for many items that one future stands for: they share commits with each other and with everybody's.
+
+        linger_s: wait no longer than this for company; None: as long as the writer does anyway. Raises ItemRefused when the
+        store can never take one of them; the others are durable by then.
+        """
+        if not items:
+            return []
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(loop.create_future(), len(items))
+        try:
+            for item in items:
+                await self.room()
+                self._enqueue(item, waiting)
+            if linger_s is not None and (until := loop.time() + linger_s) < self._hurry_until:
+                self._hurry_until = until
+                self._stirred.set()
+            return await waiting.done
+        finally:
+            waiting.done.cancel()  # nobody looks at it any more, whatever becomes of the rest
 
     async def room(self) -> None:
         """Returns once there is room: to be awaited before asking a meter for more."""
@@ -186,7 +229,7 @@ class Writer:
         self._stirred.set()
         await self._task
 
-    def _enqueue(self, item: Item, done: asyncio.Future[int | None] | None) -> None:
+    def _enqueue(self, item: Item, waiting: _Waiting | None) -> None:
         if self._closing:
             raise WriterFull("the writer is closed and takes nothing more: stop what produces items before closing it")
         if len(self._queue) >= 2 * self._queue_max:
@@ -197,7 +240,9 @@ class Writer:
         loop = asyncio.get_running_loop()
         if self._task is None:
             self._task = loop.create_task(self._run(), name="store-writer")
-        self._queue.append(_Queued(item, loop.time(), done))
+        if self._prepare is not None:
+            item = self._prepare(item)
+        self._queue.append(_Queued(item, loop.time(), waiting))
         if len(self._queue) >= self._room_max:
             self._roomy.clear()
         if len(self._queue) == 1 or len(self._queue) >= self._group_max:
@@ -210,6 +255,7 @@ class Writer:
                 await self._stirred.wait()
                 continue
             await self._linger()
+            self._hurry_until = inf
             await self._store_group(min(len(self._queue), self._group_max))
             self._look_for_room()
 
@@ -226,8 +272,9 @@ class Writer:
     async def _linger(self) -> None:
         """Wait for more company for the first item, but no longer than it may wait."""
         until = self._queue[0].arrived + self._linger_s
-        while len(self._queue) < self._group_max and not self._closing and await self._pause(until):
-            pass
+        while len(self._queue) < self._group_max and not self._closing:
+            if not await self._pause(min(until, self._hurry_until)):
+                return
 
     async def _pause(self, until: float) -> bool:
         """Wait for a stir or the loop time `until`; False when that time has come."""
@@ -284,9 +331,9 @@ class Writer:
         self._groups += 1
         last = 0
         for result in results:
-            done = self._queue.popleft().done
-            if done is not None and not done.done():
-                done.set_result(result)
+            waiting = self._queue.popleft().waiting
+            if waiting is not None:
+                waiting.settle(result)
             if result is None:
                 self._duplicates += 1
             else:
@@ -299,8 +346,8 @@ class Writer:
         queued = self._queue.popleft()
         self._refused += 1
         _log.error("item refused by the store", item=repr(queued.item), problem=str(error))
-        if queued.done is not None and not queued.done.done():
-            queued.done.set_exception(error)
+        if queued.waiting is not None:
+            queued.waiting.settle(None, error)
 
     def _note_failure(self, error: Exception) -> None:
         self._failures += 1
@@ -315,8 +362,8 @@ class Writer:
         lost = StoreUnavailable(f"{len(self._queue)} items could not be stored before the end: {error}")
         _log.error("items lost at the end", count=len(self._queue), problem=str(error))
         for queued in self._queue:
-            if queued.done is not None and not queued.done.done():
-                queued.done.set_exception(lost)
+            if queued.waiting is not None and not queued.waiting.done.done():
+                queued.waiting.done.set_exception(lost)
         self._queue.clear()
         self._roomy.set()
         raise lost from error

@@ -81,7 +81,7 @@ def test_a_feed_that_cannot_be_served_is_three_with_a_sentence(arguments: tuple[
     with head_end(healthz=WELL, feed=UNWELL, stream=UNWELL) as (url, _):
         done = tail(url, *arguments)
     assert done.returncode == 3
-    assert b"cannot serve its feed at the moment: unwell: disk is full" in done.stderr
+    assert b"cannot serve this at the moment: unwell: disk is full" in done.stderr
 
 
 def test_the_newest_ten_of_an_unwell_head_end_are_not_all() -> None:

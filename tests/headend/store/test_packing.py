@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from headend.feed.envelope import encode_read
 from headend.model import Quality, Read
 from headend.store.packing import ReadPacker, channel_of
-from headend.store.rows import epoch_ms, epoch_s, quality_bits
+from headend.store.rows import epoch_ms, quality_bits
 from protocols.values import Unit
 from tests.headend.support import day_of_reads, new_store
 
@@ -20,16 +20,21 @@ names = st.sampled_from(["M000001", "1-0:1.8.0", "di:00010000", "kWh"]) | st.tex
 qualities = st.lists(st.sampled_from([one for one in Quality if one is not Quality.MISSING]), min_size=1, max_size=7)
 
 
+def _to_the_ms(moment: datetime) -> datetime:
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
 @st.composite
 def any_read(draw: st.DrawFn) -> Read:
     amount = draw(st.none() | st.decimals(allow_nan=False, allow_infinity=False))
+    has_ratio = amount is not None and amount.adjusted() < 30 and draw(st.booleans())
     quality = tuple(draw(qualities))
     return Read(
         meter=draw(names),
         obis=draw(names),
         amount=amount,
         unit=draw(st.sampled_from(Unit)),
-        interval_end=draw(moments).replace(microsecond=0),
+        interval_end=_to_the_ms(draw(moments)),
         read_at=draw(st.none() | moments),
         received_at=draw(moments),
         quality=quality if amount is not None else (*quality, Quality.MISSING),
@@ -37,12 +42,14 @@ def any_read(draw: st.DrawFn) -> Read:
         revision=draw(st.integers(0, 2**31)),
         reason="" if amount is not None else draw(st.text(min_size=1, max_size=12)),
         occurred_at=draw(st.none() | moments),
+        ratio=draw(st.sampled_from([Decimal(80), Decimal("1.25"), Decimal(3), Decimal("8000")])) if has_ratio else None,
+        is_primary=has_ratio and draw(st.booleans()),
     )
 
 
 def packed(packer: ReadPacker, read: Read, unit: str, sequence: int) -> tuple[tuple[object, ...], str]:
     channel = channel_of(7, read.meter, read.obis, unit)
-    return packer.pack(read, channel, epoch_s(read.interval_end), 3, sequence)
+    return packer.pack(read, channel, epoch_ms(read.interval_end), 3, sequence)
 
 
 @given(reads=st.lists(any_read(), min_size=1, max_size=4), name=names, sequence=st.integers(1, 2**62))
@@ -55,7 +62,7 @@ def test_the_event_is_the_envelope_s_own_bytes_and_the_row_has_every_field(
         assert event.encode() == encode_read(read, source=f"/headend/{name}", sequence=sequence)
         assert row == (
             7,
-            epoch_s(read.interval_end),
+            epoch_ms(read.interval_end),
             read.revision,
             None if read.amount is None else str(read.amount),
             None if read.unit is Unit.KWH else read.unit.value,
@@ -66,6 +73,7 @@ def test_the_event_is_the_envelope_s_own_bytes_and_the_row_has_every_field(
             3,
             sequence,
             None if read.occurred_at is None else epoch_ms(read.occurred_at),
+            None if read.ratio is None else f"{'/' if read.is_primary else ''}{read.ratio}",
         )
 
 

@@ -320,3 +320,45 @@ async def test_a_store_that_fails_makes_room_for_what_meters_still_have_to_say(s
         await blocked
         assert writer.healthy
     assert store.last_sequence() == 15
+
+
+async def test_many_items_share_a_future_and_a_commit(store: Store, thread: Execute) -> None:
+    async with Writer(store, thread, clock=StillClock(), linger_s=0.05) as writer:
+        several = [writer.submit_all([a_read(f"M{number}", slot=slot) for slot in range(3)]) for number in range(20)]
+        results = await asyncio.gather(*several, writer.submit_all([]))
+        assert [len(result) for result in results] == [3] * 20 + [0]
+        assert sorted(number for result in results for number in result if number) == list(range(1, 61))
+        assert writer.health().groups_total == 1
+        assert await writer.submit_all([a_read("M0", slot=0), an_event()]) == [None, 61]
+
+
+async def test_who_is_in_a_hurry_does_not_linger(store: Store, thread: Execute) -> None:
+    async with Writer(store, thread, clock=StillClock(), linger_s=60.0) as writer, asyncio.timeout(20):
+        writer.put(a_read(slot=0))
+        patient = asyncio.ensure_future(writer.submit(a_read(slot=1)))
+        await asyncio.sleep(0)
+        assert await writer.submit_all([a_read(slot=2)], linger_s=0.01) == [3]
+        assert await patient == 2  # it came along
+        assert writer.health().queued == 0
+
+
+async def test_a_refused_item_costs_only_itself_and_is_told_when_the_others_are_durable(
+    store: Store, thread: Execute
+) -> None:
+    async with Writer(store, thread, clock=StillClock()) as writer:
+        with pytest.raises(ItemRefused):
+            await writer.submit_all([a_read(slot=0), a_read(slot=1, revision=2**70), a_read(slot=2)])
+        assert store.last_sequence() == 2
+        assert writer.health().refused_total == 1
+
+
+async def test_who_stops_waiting_for_many_items_disturbs_nobody(store: Store) -> None:
+    gate = Gate()
+    gate.open.clear()
+    async with Writer(store, gate, clock=StillClock()) as writer:
+        waiting = asyncio.ensure_future(writer.submit_all([a_read(slot=slot) for slot in range(3)]))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        gate.open.set()
+        assert await writer.submit(a_read(slot=9)) == 4

@@ -1,0 +1,366 @@
+"""An MQTT client that acknowledges when told, on aiomqtt.
+
+aiomqtt acknowledges a message before anybody has seen it, drops messages when its queue is full, and waits ten seconds for a broker
+that has hung up on us during the handshake. This one leaves acknowledging to its owner, hands every message over as it comes, can
+stop reading so that the broker has to wait (TCP does the rest), and says why a connection was refused or lost. It is used once: each
+connection has its own, so an acknowledgement can never go to another connection than its message came from.
+"""
+
+import asyncio
+import logging
+import ssl
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import paho.mqtt.client as paho
+from aiomqtt import Client, MqttCodeError, MqttError, ProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from headend.concentrators.settings import BrokerSettings
+
+__all__ = ["MqttClient", "MqttError", "ReasonCode", "why"]
+
+CONNECT_TIMEOUT_S = 3.0  # of TCP and TLS; "back within 5 s of the broker's return" has to hold for one try that hangs
+ANSWER_TIMEOUT_S = 5.0  # of the broker, to a connect, subscribe or publish
+PACKETS_AT_ONCE = 32  # read in one turn of the loop, so that a flood does not starve what else runs
+REFUSED_FROM = 128  # reason codes: what is not a success
+NO_SUBSCRIBERS = 16
+HUNG_UP = "the broker hung up before it accepted us; is this port for mqtt://, or for TLS (mqtts://)?"
+
+
+class MqttClient(Client):
+    """take: gets every message on the loop, in order; must not raise. tls, password: resolved already."""
+
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        *,
+        password: str | None,
+        tls: ssl.SSLContext | None,
+        take: Callable[[paho.MQTTMessage], None],
+    ) -> None:
+        is_v5 = settings.version == 5
+        self._words = _LastWords()
+        super().__init__(
+            settings.url.host,
+            settings.url.port,
+            username=settings.username or None,
+            password=password,
+            logger=self._words.logger,
+            identifier=settings.client_id,
+            protocol=ProtocolVersion.V5 if is_v5 else ProtocolVersion.V311,
+            clean_session=None if is_v5 else False,
+            clean_start=False if is_v5 else paho.MQTT_CLEAN_START_FIRST_ONLY,
+            timeout=ANSWER_TIMEOUT_S,
+            keepalive=settings.keep_alive_s,
+            properties=_connect_properties(settings) if is_v5 else None,
+            tls_context=tls,
+        )
+        self.session_present = False
+        self._is_v5 = is_v5
+        self._take = take
+        self._taken = 0
+        self._is_paused = False
+        self._attached: Any = None  # the socket that the loop watches
+        self._thread_id = threading.get_ident()
+        self._answers: dict[int, asyncio.Future[ReasonCode]] = {}
+        self._client.connect_timeout = CONNECT_TIMEOUT_S
+        self._client.manual_ack_set(True)
+
+    # -------------------------------------------------------------------------------------------- for its owner
+
+    async def connect(self) -> None:
+        """Raises MqttError; nothing stays open then."""
+        entering = asyncio.ensure_future(self.__aenter__())
+        try:
+            await asyncio.shield(entering)
+        except asyncio.CancelledError:
+            # The thread that connects cannot be stopped; what it opens must not stay open behind us.
+            with suppress(MqttError):
+                await entering
+            self._abandon()
+            raise
+        except MqttError as error:
+            self._abandon()
+            if self._words.last and self._words.last not in str(error):
+                raise MqttError(f"{error} ({self._words.last})") from error
+            raise
+
+    async def aclose(self) -> None:
+        """Say good-bye, so that the broker knows that we come back for our session."""
+        try:
+            with suppress(MqttError):
+                await self.__aexit__(None, None, None)
+        finally:
+            self._abandon()
+
+    async def wait_lost(self) -> str:
+        """Until the connection is gone; why."""
+        await asyncio.wait([self._disconnected])
+        error = self._disconnected.exception()
+        if error is None:
+            return "the connection was closed"
+        return f"connection lost: {self._words.last}" if self._words.last else why(error)
+
+    async def subscribe_to(self, topics: Sequence[str], commands: Sequence[str]) -> list[str]:
+        """commands: topics that we watch for what should not be there. Gives the filters that the broker refused.
+
+        Raises MqttError.
+        """
+        refused: list[str] = []
+        wanted: list[tuple[str, Any]] = []
+        for filters, watched in ((topics, False), (commands, True)):
+            # retainAsPublished: a retained command is seen as one also when it is published while we listen.
+            wanted += [
+                (one, SubscribeOptions(qos=1, noLocal=True, retainAsPublished=watched) if self._is_v5 else 1)
+                for one in filters
+            ]
+        for start in range(0, len(wanted), 50):
+            some = wanted[start : start + 50]
+            codes = await self.subscribe(some)
+            for (one, _), code in zip(some, codes, strict=False):
+                if _number(code) >= REFUSED_FROM:
+                    refused.append(one)
+        return refused
+
+    async def send(
+        self, topic: str, payload: bytes, *, qos: int, retain: bool = False, expiry_s: int | None
+    ) -> ReasonCode:
+        """Publish once, and wait for the broker's acknowledgement. Raises MqttError when it is not known whether it has left."""
+        properties = None
+        if self._is_v5 and expiry_s is not None:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.MessageExpiryInterval = expiry_s
+        info = self._client.publish(topic, payload, qos, retain, properties)
+        if info.rc != paho.MQTT_ERR_SUCCESS:
+            raise MqttCodeError(info.rc, "could not publish")
+        answer: asyncio.Future[ReasonCode] = self._loop.create_future()
+        self._answers[info.mid] = answer
+        try:
+            await asyncio.wait(
+                (answer, self._disconnected), timeout=ANSWER_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            self._answers.pop(info.mid, None)
+        if not answer.done():
+            raise MqttError("the broker did not say that it has it")
+        return answer.result()
+
+    def acknowledge(self, mid: int) -> None:
+        """Only for a message that this client handed over. Nothing happens when the connection is gone."""
+        self._client.ack(mid, 1)
+
+    def pause_reading(self) -> None:
+        """Keep the socket unread until `resume_reading`. The broker waits, or gives us up after a while and keeps our session."""
+        self._is_paused = True
+        if self._attached is not None:
+            self._loop.remove_reader(self._attached.fileno())
+
+    def resume_reading(self) -> None:
+        self._is_paused = False
+        if self._attached is not None:
+            self._loop.add_reader(self._attached.fileno(), self._read)
+            self._loop.call_soon(self._read)  # TLS may hold what it has decrypted already
+
+    # -------------------------------------------------------------------------------------------- from paho
+
+    def _on_connect(self, client: Any, userdata: Any, flags: Any, reason_code: Any, properties: Any = None) -> None:
+        self.session_present = bool(flags.session_present)
+        super()._on_connect(client, userdata, flags, reason_code, properties)
+
+    def _on_disconnect(self, client: Any, userdata: Any, flags: Any, reason_code: Any, properties: Any = None) -> None:
+        if not self._connected.done():
+            self._connected.set_exception(MqttError(HUNG_UP))
+            return
+        super()._on_disconnect(client, userdata, flags, reason_code, properties)
+
+    def _on_message(self, client: Any, userdata: Any, message: paho.MQTTMessage) -> None:
+        self._taken += 1
+        self._take(message)
+
+    def _on_publish(self, client: Any, userdata: Any, mid: int, reason_code: Any, properties: Any) -> None:
+        answer = self._answers.pop(mid, None)
+        if answer is not None and not answer.done():
+            answer.set_result(reason_code)
+
+    def _on_socket_open(self, client: Any, userdata: Any, sock: Any) -> None:
+        self._on_the_loop(self._attach, sock)
+
+    def _on_socket_close(self, client: Any, userdata: Any, sock: Any) -> None:
+        if threading.get_ident() == self._thread_id:
+            self._detach()
+        else:
+            self._loop.call_soon_threadsafe(self._detach)
+
+    def _on_socket_register_write(self, client: Any, userdata: Any, sock: Any) -> None:
+        self._on_the_loop(self._watch_writing, sock)
+
+    def _on_socket_unregister_write(self, client: Any, userdata: Any, sock: Any) -> None:
+        if self._attached is not None:
+            self._on_the_loop(self._unwatch_writing, sock)
+
+    # -------------------------------------------------------------------------------------------- on the loop
+
+    def _on_the_loop(self, work: Callable[[Any], None], sock: Any) -> None:
+        """paho connects in a thread; everything later happens here."""
+        if threading.get_ident() == self._thread_id:
+            work(sock)
+        else:
+            self._loop.call_soon_threadsafe(work, sock)
+
+    def _attach(self, sock: Any) -> None:
+        # Gone again before the loop heard of it? Its number may be somebody else's by now.
+        number: int = sock.fileno()
+        if self._client.socket() is not sock:
+            return
+        self._attached = sock
+        if not self._is_paused:
+            self._loop.add_reader(number, self._read)
+        if self._client.want_write():
+            self._loop.add_writer(number, self._write)
+        self._misc_task = self._loop.create_task(self._misc_loop())
+
+    def _detach(self) -> None:
+        sock, self._attached = self._attached, None
+        if sock is not None and sock.fileno() >= 0:
+            self._loop.remove_reader(sock.fileno())
+            self._loop.remove_writer(sock.fileno())
+        if self._misc_task is not None:
+            self._misc_task.cancel()
+            self._misc_task = None
+
+    def _watch_writing(self, sock: Any) -> None:
+        if self._attached is sock and sock.fileno() >= 0:
+            self._loop.add_writer(sock.fileno(), self._write)
+
+    def _unwatch_writing(self, sock: Any) -> None:
+        if self._attached is sock and sock.fileno() >= 0:
+            self._loop.remove_writer(sock.fileno())
+
+    def _read(self) -> None:
+        try:
+            for _ in range(PACKETS_AT_ONCE):
+                if self._is_paused or self._attached is None:
+                    return
+                before = self._taken
+                self._client.loop_read()
+                if self._taken == before and not _has_decrypted(self._attached):
+                    return
+            if _has_decrypted(self._attached):
+                self._loop.call_soon(self._read)
+        except Exception as error:  # aiomqtt does the same: whatever paho stumbled over, this connection is no good
+            self._fail(error)
+
+    def _write(self) -> None:
+        try:
+            self._client.loop_write()
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        lost = MqttError(f"{type(error).__name__}: {error}")
+        for future in (self._connected, self._disconnected):
+            if not future.done():
+                future.set_exception(lost)
+                break
+
+    def _abandon(self) -> None:
+        """Whatever state it is in, nothing of it stays."""
+        sock = self._client.socket()
+        self._detach()
+        if sock is not None:
+            with suppress(OSError):
+                sock.close()
+        for future in (self._connected, self._disconnected):
+            if future.done() and not future.cancelled():
+                future.exception()  # seen
+
+
+class _LastWords(logging.Handler):
+    """paho tells what happened to a socket only in its log."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.last = ""
+        self.logger = logging.Logger("mqtt", logging.WARNING)
+        self.logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.last = record.getMessage()[:300].removeprefix("failed to receive on socket: ")
+
+
+def _number(code: Any) -> int:
+    return int(code.value if isinstance(code, ReasonCode) else code)
+
+
+def _has_decrypted(sock: Any) -> bool:
+    return sock is not None and hasattr(sock, "pending") and sock.pending() > 0
+
+
+def _connect_properties(settings: BrokerSettings) -> Properties:
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.SessionExpiryInterval = settings.session_expiry_s
+    properties.ReceiveMaximum = settings.in_flight_max
+    properties.MaximumPacketSize = settings.packet_bytes_max
+    return properties
+
+
+# By reason code of MQTT 5; paho gives those of 3.1.1 the same numbers.
+_REFUSALS = {
+    128: "the connection broke off",
+    132: "the broker does not speak this version of MQTT; set `version` to 4 (3.1.1) or 5",
+    133: "the broker does not accept our client id; set another `client_id`",
+    134: "the broker does not accept user name or password; compare `username` and `password` with the broker's",
+    135: "not authorised: the broker does not accept user name or password, or gives this user no rights; compare `username` and "
+    "`password` with the broker's",
+    136: "the broker says that it is not available",
+    137: "the broker says that it is busy",
+    138: "the broker has banned us",
+    140: "the broker expects another way to authenticate",
+    142: "another client has connected with the same client id; every head-end needs a `client_id` of its own",
+    149: "the broker would have to send more than we accept at once",
+    151: "the broker's quota is used up",
+    159: "the broker allows no more connections at the moment",
+}
+
+
+def why(error: BaseException) -> str:
+    """What to look at, in a sentence."""
+    code = getattr(error, "rc", None)
+    if isinstance(code, ReasonCode):
+        return _REFUSALS.get(code.value, f"the broker said: {code}")
+    cause = _cause(error)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return (
+            f"the broker's certificate is not accepted: {cause.verify_message}; is `ca` the authority that signed it, and does it "
+            f"name the host in `url`?"
+        )
+    text = str(error)
+    if "CERTIFICATE_REQUIRED" in text.upper().replace(" ", "_"):
+        return "the broker wants a certificate from us; set `certificate` and `key`"
+    if "ALERT" in text.upper():
+        return f"the broker does not accept our certificate, or this kind of TLS ({text})"
+    if isinstance(cause, ssl.SSLError):
+        return f"no TLS with the broker: {cause.reason or cause}; does this port speak TLS (mqtts://)?"
+    if isinstance(cause, ConnectionRefusedError):
+        return "nothing listens there; does the broker run, and is the port right?"
+    if isinstance(cause, TimeoutError) or text == "Operation timed out":
+        return (
+            "it does not answer in time; is it switched on and reachable, and is this port the right one (TLS or not)?"
+        )
+    if isinstance(cause, OSError) and type(cause).__name__ == "gaierror":
+        return f"its name cannot be resolved: {cause.strerror}"
+    return text or type(error).__name__
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The operating system's own error, if one is behind it: aiomqtt keeps only its text."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, OSError):
+        seen = seen.__cause__ or seen.__context__
+    return error if seen is None else seen
