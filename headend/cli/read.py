@@ -42,7 +42,8 @@ def read_command(
         str,
         typer.Argument(
             metavar="LINE",
-            help="serial:///dev/ttyUSB0?baud=2400&parity=E, tcp://host:port, or listen://0.0.0.0:9001 for a DTU that dials in.",
+            help="serial:///dev/ttyUSB0?baud=2400&parity=E, tcp://host:port, or listen://0.0.0.0:9001 "
+            "for a DTU that dials in.",
         ),
     ],
     meter: Annotated[
