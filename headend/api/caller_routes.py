@@ -70,7 +70,7 @@ def caller_routes(dial_in: DialInConnect, store: Store) -> tuple[HTTPRouteHandle
         listeners = [
             ListenerStatus(
                 listen=one.name,
-                connected=one.connected,
+                connected=one.connected - one.unowned,
                 unowned=one.unowned,
                 unknown=len(one.unknown()),
                 forgotten=one.forgotten,
