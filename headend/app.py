@@ -9,7 +9,6 @@ import signal
 import uuid
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 
@@ -32,7 +31,6 @@ from headend.drivers.dlt645 import Dlt645Driver, ItemQuestion
 from headend.drivers.errors import DriverError
 from headend.drivers.line import Line, Priority
 from headend.drivers.listener_connect import DialInConnect
-from headend.drivers.listener_settings import BadListener
 from headend.drivers.protocols import reader_of, session_of
 from headend.drivers.reading import Question
 from headend.drivers.transport import Connect
@@ -188,6 +186,7 @@ class HeadEnd:
                 stored_at=partial(self._store.stored_at, meters=of_line[line.name]),
                 newest=newest,
                 tries_max=line.retries + 1,
+                in_flight=line.in_flight,
             )
             on_line = {plans[plan_name]: meters for (name, plan_name), meters in groups.items() if name == line.name}
             for plan, meters in on_line.items():
@@ -296,7 +295,7 @@ class HeadEnd:
         if meter is None:
             raise UnknownMeter(f"no meter {meter_id!r} is served here; GET /v1/meters lists them")
         if meter.protocol == "mqtt":
-            return await self._behind.read_now(meter, quantities or self._plan_of(meter).quantities)
+            return await self._behind.read_now(meter, quantities, planned=self._plan_of(meter).quantities)
         contract = load_contract(meter.contract)
         if quantities:
             wanted = {quantity: resolve(contract, quantity) for quantity in quantities}
@@ -372,11 +371,14 @@ async def _serve(
     store = open_store(config.store, config.name)
     dial_in = DialInConnect(config.listeners, clock=clock)
     try:
-        for line in config.lines:
-            dial_in.expect(line.name, line.url)
-        for line_name, dtu in store.adoptions().items():
-            with suppress(BadListener):  # a line that is gone, or has another DTU in the file by now
-                dial_in.adopt(dtu, line_name)
+        urls = {line.name: line.url for line in config.lines}
+        adopted = store.adoptions()
+        void = dial_in.expect_all(urls, adopted)
+        for line_name, dtu in adopted.items():
+            if line_name in void:
+                log.warning("an adopted DTU is not its line's any more", line=line_name, dtu=dtu)
+            elif urls[line_name].dtu != dtu:
+                log.info("a line has an adopted DTU", line=line_name, dtu=dtu, instead_of=urls[line_name].dtu)
         head_end = HeadEnd(config, store, clock=clock, connect=dial_in, execute=execute)
         head_end.signal.advance(store.last_sequence())
         registry = CollectorRegistry()
@@ -403,6 +405,7 @@ async def _serve(
             await head_end.run(stop)
             log.info("head-end has stopped", last_sequence=store.last_sequence())
     finally:
+        await dial_in.aclose()
         store.close()
 
 

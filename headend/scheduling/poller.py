@@ -102,7 +102,7 @@ class Poller:
     """Reads one line's meters by their plans until `stop`. Owns no I/O of its own.
 
     driver: one that does not retry; when to try again is decided here.
-    tries_max: per meter and slot.
+    tries_max: per meter and slot. in_flight: meters asked at once; more than one where the line's session takes several requests.
     stored_at: (meter, obis) of the reads that the store has for a slot; asked at the start and after a clock was set back.
     newest: the newest slot that the store has of a channel.
     """
@@ -119,6 +119,7 @@ class Poller:
         stored_at: Callable[[datetime], Collection[tuple[str, str]]],
         newest: Callable[[str, str], datetime | None],
         tries_max: int = 3,
+        in_flight: int = 1,
     ) -> None:
         self._line = line
         self._driver = driver
@@ -129,6 +130,7 @@ class Poller:
         self._stored_at = stored_at
         self._newest = newest
         self._tries_max = tries_max
+        self._in_flight = in_flight
         self._groups: list[_Group] = []
         self._purse = Purse(clock.monotonic())
         self._missed: Iterator[Read] = iter(())
@@ -161,7 +163,7 @@ class Poller:
             await self._writer.room()
             turn_round = self._pick()
             if turn_round is not None and self._line.is_up:
-                await self._serve(turn_round)
+                await self._serve_several(turn_round)
             elif self._has_missed:
                 self._put_missed()
             elif turn_round is None and await self._use_spare_time(now):
@@ -281,10 +283,27 @@ class Poller:
 
     # -------------------------------------------------------------------------------------------- one meter's turn
 
-    async def _serve(self, round_: _Round) -> None:
+    async def _serve_several(self, round_: _Round | None) -> None:
+        """As many meters at once as the line takes requests."""
+        if self._in_flight == 1:
+            assert round_ is not None
+            await self._serve(round_, self._take_turn(round_))
+            return
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._in_flight):
+                if round_ is None:
+                    break
+                group.create_task(self._serve(round_, self._take_turn(round_)))
+                round_ = self._pick()
+
+    def _take_turn(self, round_: _Round) -> _Turn:
         now = self._clock.monotonic()
         turn = next(turn for turn in round_.turns if self._may_ask(turn, now))
         round_.turns.remove(turn)
+        return turn
+
+    async def _serve(self, round_: _Round, turn: _Turn) -> None:
+        now = self._clock.monotonic()
         began_at = turn.began_at  # a late answer to an earlier try of this slot is welcome
         turn.began_at = now if began_at is None else began_at
         try:
@@ -457,6 +476,7 @@ def _read_of(
         source=register.source,
         reason="" if amount is not None else refused or "not-measured",
         occurred_at=value.at.replace(tzinfo=zone).astimezone(UTC) if value.at is not None else None,
+        is_primary=register.is_primary,
     )
 
 

@@ -15,25 +15,31 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from headend.drivers.protocols import IN_FLIGHT_MAX
 from tests.bench.decoding import measure_decoding
 from tests.bench.figures import Figure
+from tests.bench.late import measure_late
 from tests.bench.memory import measure_memory
+from tests.bench.modbus import measure_modbus
 from tests.bench.reading import measure_reading
 from tests.bench.wire import measure_wire
 
-MEASUREMENTS = ("decoding", "reading", "memory", "wire")
+MEASUREMENTS = ("decoding", "reading", "modbus", "late", "memory", "wire")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--rounds", type=int, default=5, help="of every measurement")
-    parser.add_argument("--seconds", type=float, default=1.5, help="per client and round of reading")
+    parser.add_argument("--seconds", type=float, default=1.5, help="per client and round of reading and modbus")
     parser.add_argument("--lines", type=int, default=64, help="TCP connections of every reading client")
+    parser.add_argument("--in-flight", type=int, default=IN_FLIGHT_MAX, help="requests under way per Modbus TCP line")
     parser.add_argument("--one-core", action="store_true", help="keep every reading client on one core (Linux)")
     parser.add_argument("--meters", type=int, default=20_000, help="idle meters for the memory figure")
     parser.add_argument("--only", choices=MEASUREMENTS, action="append", help="this measurement; may be repeated")
     asked = parser.parse_args()
+    if not 1 <= asked.in_flight <= IN_FLIGHT_MAX:
+        parser.error(f"in-flight must be from 1 to {IN_FLIGHT_MAX}, as on a line")
     if asked.rounds < 1 or asked.seconds <= 0 or asked.lines < 1 or asked.meters < 1:
         parser.error("rounds, seconds, lines and meters must be above zero")
     found: dict[str, list[Figure]] = {}
@@ -53,6 +59,12 @@ def main() -> None:
                 found[name] = measure_reading(
                     rounds=asked.rounds, seconds=asked.seconds, lines=asked.lines, one_core=asked.one_core, note=note
                 )
+            elif name == "modbus":
+                found[name] = measure_modbus(
+                    rounds=asked.rounds, seconds=asked.seconds, in_flight=asked.in_flight, note=note
+                )
+            elif name == "late":
+                found[name] = measure_late(note=note)
             elif name == "wire":
                 found[name] = measure_wire(rounds=min(asked.rounds, 3), seconds=2 * asked.seconds, note=note)
             else:

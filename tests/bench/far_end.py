@@ -10,7 +10,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -20,13 +20,13 @@ from msgspec import Struct
 
 from tests.bench.prepared import DIS, reply_of, request_of
 
-__all__ = ["FarEnd", "far_end"]
+__all__ = ["REPOSITORY", "Counters", "FarEnd", "far_end", "serve_until_eof"]
 
 REPOSITORY = Path(__file__).parents[2]
 REQUEST_SIZE = len(request_of(1, DIS[0]))
 
 
-class _Counters(Struct):
+class Counters(Struct):
     answered: int = 0
     unknown: int = 0
 
@@ -34,7 +34,7 @@ class _Counters(Struct):
 class _Responder(asyncio.Protocol):
     """One connection. A request that came in pieces is put together; what is then unknown is counted and left unanswered."""
 
-    def __init__(self, replies: dict[bytes, bytes], counters: _Counters) -> None:
+    def __init__(self, replies: dict[bytes, bytes], counters: Counters) -> None:
         self._replies = replies
         self._counters = counters
         self._held = b""
@@ -60,9 +60,14 @@ class _Responder(asyncio.Protocol):
 
 async def _serve(meters: int) -> None:
     replies = {request_of(number, di): reply_of(number, di) for number in range(1, meters + 1) for di in DIS}
-    counters = _Counters()
+    await serve_until_eof(lambda counters: _Responder(replies, counters))
+
+
+async def serve_until_eof(responder: Callable[[Counters], asyncio.Protocol]) -> None:
+    """What every far end's process does: see the module's text. responder: makes one for each connection."""
+    counters = Counters()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Responder(replies, counters), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: responder(counters), "127.0.0.1", 0)
     print(json.dumps({"port": server.sockets[0].getsockname()[1]}), flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
     server.close()
@@ -78,9 +83,9 @@ class FarEnd(Struct):
 
 
 @contextmanager
-def far_end(meters: int) -> Iterator[FarEnd]:
-    """A far end in a process of its own, for meters 1 to `meters`."""
-    command = [sys.executable, "-m", "tests.bench.far_end", str(meters)]
+def far_end(*arguments: object, module: str = "tests.bench.far_end") -> Iterator[FarEnd]:
+    """A far end in a process of its own. arguments: of its module; of this one, for meters 1 to as many."""
+    command = [sys.executable, "-m", module, *(str(argument) for argument in arguments)]
     with subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -1,10 +1,17 @@
 """The benchmark itself works: every measurement in a small size. Its figures prove nothing here and are not judged."""
 
+import struct
+from decimal import Decimal
+
+from headend.quantities import plan_questions
 from tests.bench.decoding import measure_decoding
 from tests.bench.far_end import far_end
 from tests.bench.figures import Figure, Goal, ratio, spread
+from tests.bench.late import measure_late
 from tests.bench.memory import measure_memory
+from tests.bench.modbus import measure_modbus
 from tests.bench.prepared import DIS, amount_of, contract, reply_of
+from tests.bench.prepared_modbus import ALL, COUNT, START, TYPICAL, answer_of, is_of, meter, question, request_of
 from tests.bench.reading import measure_reading
 
 
@@ -27,6 +34,32 @@ def test_both_decoders_find_the_stated_values_and_are_measured() -> None:
 def test_far_end_answers_what_was_prepared_and_the_clients_find_it_in_the_end() -> None:
     """Values are checked inside each client: in the store, in the foreign client's items, in the raw bytes."""
     assert_positive(measure_reading(rounds=1, seconds=0.2, lines=2, reads_max_per_s=4000))
+
+
+def test_modbus_clients_read_what_was_prepared_and_ours_stores_it() -> None:
+    """Values are checked inside each client: in the store, and in the registers that came last."""
+    assert_positive(measure_modbus(rounds=1, seconds=0.2, in_flight=4, connections=(1, 2)))
+
+
+def test_late_replies_are_told_apart_from_right_ones_in_both_clients() -> None:
+    figures = {figure.name.split(":")[0] + figure.name.split(":")[-1]: figure for figure in measure_late(reads=40)}
+    for name in ("headend", "pymodbus"):
+        assert sum(figures[f"{name} {what}"].median for what in ("right", "misattributed", "given up")) == 40
+    assert figures["headend misattributed"].median == 0
+    assert figures["headend right"].median > 0
+
+
+def test_prepared_modbus_answers_hold_floats_that_are_the_unit_s_own() -> None:
+    assert request_of(7).hex(" ") == "00 00 00 06 07 04 00 0e 00 3c"
+    assert plan_questions(meter(), TYPICAL) == (question(TYPICAL),)  # what is measured is what a plan asks for
+    assert plan_questions(meter(), ALL) == (question(ALL),)
+    answer = answer_of(7, 3)
+    assert (answer[:7].hex(" "), len(answer)) == ("00 00 00 7b 07 04 78", 7 + 2 * COUNT)
+    for point in (*question(TYPICAL).block.points, *question(ALL).block.points):
+        at = 7 + 2 * (point.address - START)
+        amount = Decimal(struct.unpack(">f", answer[at : at + 4])[0]) * point.scale
+        assert is_of(amount, 7, point)
+        assert not is_of(amount, 8, point)
 
 
 def test_prepared_replies_carry_the_amount_of_their_meter() -> None:
