@@ -21,6 +21,7 @@ from headend.api.concentrator_routes import concentrator_routes
 from headend.api.deps import ApiDeps, Health, LineStatus
 from headend.api.deps import MeterStatus as ApiMeterStatus
 from headend.api.metrics import StoreCollector
+from headend.api.schema_routes import asyncapi_document, event_schema, list_schemas, name_quantity
 from headend.api.server import Listening, serve
 from headend.budgets import loads_of
 from headend.clock import Clock, SystemClock
@@ -398,7 +399,9 @@ async def _serve(
             read_now=head_end.read_now,
         )
         host = f"[{config.host}]" if ":" in config.host else config.host
-        routes = (*concentrator_routes(lambda: head_end.parks), *caller_routes(dial_in, store))
+        # What the feed's events look like.
+        schemas = (asyncapi_document, list_schemas, event_schema, name_quantity)
+        routes = (*concentrator_routes(lambda: head_end.parks), *caller_routes(dial_in, store), *schemas)
         async with serve(create_app(deps, routes=routes), f"{host}:{config.port}") as listening:
             log.info("head-end is running", api=listening.url, lines=len(config.lines), meters=len(config.meters))
             on_ready(listening)

@@ -10,7 +10,6 @@ import os
 import re
 import tomllib
 from collections.abc import Hashable, Mapping
-from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -23,7 +22,7 @@ from headend.concentrators.settings import BrokerSettings, ConcentratorSettings
 from headend.config_brokers import BrokerTable, ConcentratorTable, brokers_of, concentrators_of
 from headend.config_listeners import ListenerTable, Place, listeners_of
 from headend.config_meters import meters_of
-from headend.config_ratios import ratios_of, written_moment, written_ratio
+from headend.config_ratios import RatioTable, ratios_of
 from headend.config_reader import Entry, Problem, Reader
 from headend.config_store import check_store_url, resolve_store_url
 from headend.drivers.errors import BadLineUrl
@@ -210,13 +209,6 @@ class _Meter(_Table):
     password: Annotated[str, AfterValidator(_secret)] | None = None
 
 
-class _Ratio(_Table):
-    meter: str
-    since: Annotated[str | date | datetime, AfterValidator(written_moment)]
-    ct: Annotated[str, AfterValidator(written_ratio)] = "1"
-    pt: Annotated[str, AfterValidator(written_ratio)] = "1"
-
-
 class _Sink(_Table):
     name: Name
     kind: Literal["webhook", "mqtt", "nats", "file"]
@@ -238,7 +230,7 @@ _ENTRY_TABLES: dict[str, type[BaseModel]] = {
     "concentrators": ConcentratorTable,
     "plans": _Plan,
     "meters": _Meter,
-    "ratios": _Ratio,
+    "ratios": RatioTable,
     "sinks": _Sink,
 }
 
@@ -257,7 +249,7 @@ def load_config(path: Path) -> Config:
         raise ConfigError(f"{path}: cannot be read: {error}; `headend init` writes a first configuration") from error
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # the former also from a number of thousands of digits
         raise ConfigError(f"{path}: not TOML: {error}") from error
     reader = Reader(path, text)
     known = (*_FATAL_TABLES, *_ENTRY_TABLES)
@@ -281,6 +273,7 @@ def load_config(path: Path) -> Config:
         brokers=brokers,
         written_brokers=written["brokers"],
         taken=lines,
+        folder=path.resolve().parent,
     )
     plans = _plans(reader, written["plans"])
     meters = meters_of(
@@ -293,7 +286,7 @@ def load_config(path: Path) -> Config:
         written_plans=written["plans"],
     )
     ratios = ratios_of(
-        reader, document, shape=_Ratio, meters={record.id: record for record, _ in meters}, zone=ZoneInfo(head.timezone)
+        reader, document, meters={record.id: record for record, _ in meters}, zone=ZoneInfo(head.timezone)
     )
     sinks = [entry.good.name for entry in _uniquely_named(reader, written["sinks"]) if entry.good is not None]
     if reader.fatal:
@@ -336,8 +329,19 @@ def _lines(reader: Reader, written: list[Entry]) -> dict[str, LineConfig]:
         _uniquely_named(reader, written), "url", _far_end, "goes where {count} lines go; a line has one owner"
     )
     lines = {}
-    for entry in (found.good for found in unique if found.good is not None):
+    for found in unique:
+        if (entry := found.good) is None:
+            continue
         url = LineUrl.parse(entry.url)
+        if entry.protocol == "modbus-tcp" and url.scheme == "serial":
+            found.report(
+                "protocol", "'modbus-tcp' has no form for a serial port; expected modbus-rtu, so the line is left out"
+            )
+            continue
+        if entry.in_flight > 1 and entry.protocol != "modbus-tcp":
+            found.report(
+                "in_flight", f"{entry.in_flight}; only modbus-tcp can have more than one under way, so there is one"
+            )
         timing = replace(
             timing_of(url, entry.protocol, reply_timeout_s=entry.reply_timeout_s),
             turnaround_s=entry.turnaround_s,

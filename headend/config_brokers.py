@@ -158,13 +158,16 @@ def concentrators_of(
     brokers: Mapping[str, BrokerSettings],
     written_brokers: Sequence[Entry],
     taken: Mapping[str, object],
+    folder: Path = Path(),
 ) -> dict[str, ConcentratorSettings]:
-    """The usable ones, by name. entries: uniquely named. taken: the lines' names; a meter's `line` must mean one thing.
+    """The usable ones, by name. entries: uniquely named. taken: the lines' names; a meter's `line` must mean one thing. Paths of
+    contracts start from `folder`.
 
     Those of a broker with a mistake of its own are left out, too; that is reported at the broker.
     """
     declared = {entry.text("name") for entry in written_brokers}
     found: dict[str, ConcentratorSettings] = {}
+    nameless: dict[tuple[str, tuple[str, ...]], list[Entry]] = {}  # by what they share: broker and topics
     for entry in entries:
         if (table := entry.good) is None:
             continue
@@ -178,7 +181,7 @@ def concentrators_of(
         settings = ConcentratorSettings(
             name=table.name,
             broker=table.broker,
-            contract=table.contract,
+            contract=str(folder / table.contract) if table.contract.endswith(".toml") else table.contract,
             timezone=table.timezone,
             prefix=table.prefix,
             settings=table.settings,
@@ -186,13 +189,24 @@ def concentrators_of(
         )
         try:
             contract = load_concentrator(
-                table.contract, timezone=table.timezone, prefix=table.prefix, settings=table.settings
+                settings.contract, timezone=table.timezone, prefix=table.prefix, settings=table.settings
             )
             contract.topics_down(table.name)
         except (ContractError, ProtocolError) as error:
             entry.report("contract", f"{error}; the concentrator is left out")
             continue
         found[table.name] = settings
+        if contract.topics_down("1") == contract.topics_down("2"):
+            nameless.setdefault((table.broker, contract.topics_up), []).append(entry)
+    for sharing in nameless.values():
+        if len(sharing) > 1:
+            for entry in sharing:
+                entry.report(
+                    "prefix",
+                    f"{len(sharing)} concentrators of {entry.good.contract} share the topics of broker {entry.good.broker!r}, which "
+                    f"do not tell whose they are; each needs a prefix of its own, so none of them is used",
+                )
+                del found[entry.good.name]
     return found
 
 

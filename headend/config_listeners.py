@@ -61,12 +61,13 @@ def listeners_of(
     found: dict[Place, ListenerSettings | None] = {}
     waited_on = {(url.host, url.port) for _, url in lines if url.scheme == "listen"}
     for entry in entries:
-        if entry.good is None:
-            if (broken := _place(entry.text("url"))) is not None:
-                found[broken] = None
-            continue
-        place = _place(entry.good.url, entry)
+        place, problem = _place(entry.text("url"))
+        if entry.good is not None and problem:
+            entry.report("url", f"{problem}; nobody is let in there" if place is not None else problem)
         if place is None:
+            continue
+        if entry.good is None or problem:
+            found[place] = None
             continue
         if place in found:
             entry.report("url", f"{entry.good.url!r} stands twice; the first is used")
@@ -81,19 +82,16 @@ def listeners_of(
     return found
 
 
-def _place(text: str | None, entry: Entry | None = None) -> Place | None:
-    """entry: told what is wrong, if something is."""
+def _place(text: str | None) -> tuple[Place | None, str]:
+    """Which place is meant, also by a text that has a problem, and the problem."""
     try:
         url = LineUrl.parse(text or "")
     except BadLineUrl as error:
-        if entry is not None:
-            entry.report("url", str(error))
-        return None
-    if url.scheme != "listen" or url.dtu:
-        if entry is not None:
-            entry.report("url", f"{text!r}; expected listen://HOST:PORT or listens://HOST:PORT and nothing behind it")
-        return None
-    return url.host, url.port
+        return None, str(error)
+    place = (url.host, url.port) if url.host else None
+    if url.scheme != "listen" or url.dtu or url.baud:
+        return place, f"{text!r}; expected listen://HOST:PORT or listens://HOST:PORT and nothing behind it"
+    return place, ""
 
 
 def _settings(table: ListenerTable, folder: Path) -> ListenerSettings:

@@ -235,15 +235,15 @@ def _told_apart(
 # ------------------------------------------------------------------------------------------------ a table of meters
 
 
-def rows_of(reader: Reader, file: Path, shape: type[BaseModel]) -> Iterator[Entry]:
-    """The rows of a CSV file. Its file and its header are right, or nothing is read from it."""
+def rows_of(reader: Reader, file: Path, shape: type[BaseModel], *, key: str = "meters") -> Iterator[Entry]:
+    """The rows of a CSV file. Its file and its header are right, or nothing is read from it. key: where the file is named."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except OSError as error:
-        reader.problem(("meters",), f"{file} cannot be read: {error.strerror}", fatal=True)
+        reader.problem((key,), f"{file} cannot be read: {error.strerror}", fatal=True)
         return
     except UnicodeDecodeError as error:
-        reader.problem(("meters",), f"{file} is no UTF-8 text: {error.reason}; save it as CSV UTF-8", fatal=True)
+        reader.problem((key,), f"{file} is no UTF-8 text: {error.reason}; save it as CSV UTF-8", fatal=True)
         return
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     at = 1

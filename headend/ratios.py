@@ -4,10 +4,11 @@ A ratio is a fact with a date: transformers are exchanged, and a read keeps the 
 becomes known later. Amounts are exact decimals both ways; a quotient that never ends is cut at twelve decimals.
 """
 
+import re
 from bisect import bisect_left
 from collections.abc import Iterable
 from datetime import datetime
-from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation, localcontext
+from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -20,6 +21,9 @@ __all__ = ["BadRatio", "RatioFact", "Ratios", "other_side", "parse_ratio"]
 DECIMALS_MAX = 12
 _WIDE = Context(prec=80, rounding=ROUND_HALF_EVEN)
 RATIO_MAX = Decimal(1_000_000)  # 4000/1 A times 1000 kV/100 V is 40,000,000 and metered nowhere at one point
+_NUMBER = re.compile(
+    r"[0-9]{1,12}(?:\.[0-9]{1,6})?"
+)  # no exponents: 1e999999999 is a number, too, and no computer divides it
 _BOTH = frozenset((Unit.KWH, Unit.KVARH, Unit.KVAH, Unit.KW, Unit.KVAR, Unit.KVA, Unit.W, Unit.VAR, Unit.VA))
 
 
@@ -39,14 +43,13 @@ class RatioFact(Struct, frozen=True, kw_only=True):
 def parse_ratio(text: str) -> Decimal:
     """ "80" or "400/5". Raises BadRatio."""
     expected = "expected a ratio such as 80 or 400/5, above 0 and at most 1000000"
-    primary, slash, secondary = text.partition("/")
-    try:
-        over, under = Decimal(primary.strip()), Decimal(secondary.strip()) if slash else Decimal(1)
-        if not (over.is_finite() and under.is_finite() and over > 0 and under > 0):
-            raise BadRatio(f"{text!r}: {expected}")
-        ratio = over / under
-    except InvalidOperation as error:
-        raise BadRatio(f"{text!r}: {expected}") from error
+    primary, slash, secondary = (part.strip() for part in text.partition("/"))
+    if not _NUMBER.fullmatch(primary) or not _NUMBER.fullmatch(secondary if slash else "1"):
+        raise BadRatio(f"{text[:40]!r}: {expected}")
+    over, under = Decimal(primary), Decimal(secondary) if slash else Decimal(1)
+    if not over or not under:
+        raise BadRatio(f"{text!r}: {expected}")
+    ratio = over / under
     if ratio * under != over:
         raise BadRatio(f"{text!r}: as a decimal it never ends; give the ratio that stands on the transformer")
     if ratio > RATIO_MAX:

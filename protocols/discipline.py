@@ -77,7 +77,8 @@ class Turn:
         if self.until is None:
             return
         if self.state is State.DRAINING:
-            self.until = min(now + quiet_s, self._limit)
+            # The chunk that brought the reply must not cut short a pause that is longer than that silence.
+            self.until = max(self.until, min(now + quiet_s, self._limit))
         elif frame_deadline is not None:
             # A reply is arriving: let it finish, but never beyond the limit, however long a device babbles.
             self.until = min(max(self.until, frame_deadline), self._limit)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from litestar import Request, get, post
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import FromPath, JSONBody, QueryParameter
+from litestar.params import JSONBody, QueryParameter
 from msgspec import Struct
 from msgspec.structs import asdict
 
@@ -21,6 +21,7 @@ from headend.store.tokens import Role
 __all__ = ["caller_routes"]
 
 CALLERS_MAX = 1000  # per answer
+DTU_MAX = 512  # the longest packet, all of it as hex
 
 
 class ListenerStatus(Struct, frozen=True, kw_only=True):
@@ -42,8 +43,9 @@ class Callers(Struct, frozen=True):
 
 
 class AdoptRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """line: the name of a line whose url begins with listen://."""
+    """dtu: the id of its registration packet. line: the name of a line whose url begins with listen://."""
 
+    dtu: str
     line: str
 
 
@@ -79,11 +81,16 @@ def caller_routes(dial_in: DialInConnect, store: Store) -> tuple[HTTPRouteHandle
             for one in dial_in.listeners
         ]
         unknown = [caller for one in dial_in.listeners for caller in one.unknown()]
+        unknown.sort(key=lambda caller: caller.last_seen, reverse=True)
         return Callers(listeners, unknown[:limit])
 
-    @post("/v1/callers/{dtu:str}/adopt", opt=needs(Role.ADMIN), status_code=200)
-    async def adopt(dtu: FromPath[str], data: JSONBody[AdoptRequest]) -> Adopted:
+    # The id is no part of the path: ids may hold slashes, and servers decode a path before it is taken apart.
+    @post("/v1/callers/adopt", opt=needs(Role.ADMIN), status_code=200)
+    async def adopt(data: JSONBody[AdoptRequest]) -> Adopted:
         """Give a DTU to a line, instead of the one it had. Holds at once and over restarts."""
+        dtu = data.dtu
+        if not 1 <= len(dtu) <= DTU_MAX or not dtu.isprintable():
+            raise problem(400, f"dtu must be the id of a DTU, 1 to {DTU_MAX} printable characters.")
         try:
             connected = dial_in.adopt(dtu, data.line)
         except BadListener as error:

@@ -51,7 +51,8 @@ class MeterDetail(Struct, frozen=True, kw_only=True):
 
 
 class ReadRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """quantities: OBIS codes or `di:00010000`, any item the meter's contract offers; empty means those of its plan."""
+    """quantities: OBIS codes, `di:00010000` or `reg:4:0x0048:float32`, anything the meter's contract offers; empty means those of
+    its plan."""
 
     quantities: list[str] = []
 
@@ -63,7 +64,10 @@ class ReadsNow(Struct, frozen=True):
 
 
 class ReadShape(Struct, frozen=True):
-    """One stored read. value: decimal string, null when missing; `reason` then says why."""
+    """One stored read. value: decimal string, null when missing; `reason` then says why.
+
+    side, ratio, primary or secondary: only where a transformer ratio is known, see docs/feed.md.
+    """
 
     meter: str
     obis: str
@@ -77,6 +81,10 @@ class ReadShape(Struct, frozen=True):
     revision: int
     reason: str = ""
     occurred_at: datetime | None = None
+    side: str = ""
+    ratio: str = ""
+    primary: str = ""
+    secondary: str = ""
 
 
 class ReadPage(Struct, frozen=True):

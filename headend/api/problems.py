@@ -84,7 +84,7 @@ _KINDS: dict[int, tuple[str, str, str]] = {
 
 
 UNKNOWN_METER = "Check the asset number; GET /v1/meters lists all."
-_QUANTITY = "Name a quantity that the meter's contract offers: an OBIS code such as 1-0:1.8.0, or di:00010000."
+_QUANTITY = "Name a quantity that the meter's contract offers: an OBIS code such as 1-0:1.8.0, di:00010000 or reg:4:0x0048:float32."
 
 
 def problem(status: int, detail: str, *, next_step: str | None = None, name: str | None = None) -> ProblemRaised:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from litestar import Request, Response, get
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import QueryParameter
+from litestar.params import FromPath, QueryParameter
 from msgspec import Struct
 
 from headend.api.auth import needs
@@ -74,7 +74,7 @@ async def list_schemas() -> Response[bytes]:
     media_type=SCHEMA_MEDIA_TYPE,
     responses={200: ResponseSpec(dict[str, Any], description="JSON Schema 2020-12.", media_type=SCHEMA_MEDIA_TYPE)},
 )
-async def event_schema(event_type: str) -> Response[bytes]:
+async def event_schema(event_type: FromPath[str]) -> Response[bytes]:
     """The JSON Schema of one event type, envelope and data."""
     found = next((one for one in EVENT_TYPES if one.name == event_type), None)
     if found is None:

@@ -75,15 +75,9 @@ def adopt_command(
     Exit code 0: adopted; 2: usage, or refused by the head-end; 3: no answer.
     """
     with calling(config, url, token) as client:
-        body = body_of(client.post(f"/v1/callers/{_path(dtu)}/adopt", json={"line": line}), expected="dtu")
+        body = body_of(client.post("/v1/callers/adopt", json={"dtu": dtu, "line": line}), expected="dtu")
     if json:
         print_json(body)
         return
     here = "it is connected" if body["connected"] else "it takes effect when it dials in"
     stdout.print(f"DTU {escape(dtu)} is that of line {escape(line)} now; {here}")
-
-
-def _path(dtu: str) -> str:
-    from urllib.parse import quote
-
-    return quote(dtu, safe="")

@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 
 from headend.cli.client import ConfigArgument, TokenOption, UrlOption, body_of, calling
+from headend.cli.feed_schema import schema
 from headend.cli.output import ExitCode, fail, print_line, stdout
 
 if TYPE_CHECKING:
@@ -21,12 +22,8 @@ PAGE = 1000
 def register(app: typer.Typer) -> None:
     feed = typer.Typer(help="The numbered event feed of a running head-end.", no_args_is_help=True)
     feed.command("tail")(tail)
-    feed.callback()(_group)
+    feed.command("schema")(schema)
     app.add_typer(feed, name="feed")
-
-
-def _group() -> None:
-    """Keeps `tail` a subcommand while it is the only one."""
 
 
 def tail(

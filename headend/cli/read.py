@@ -30,6 +30,7 @@ __all__ = ["register"]
 DEFAULT_QUANTITY = "1-0:1.8.0"
 DEFAULT_CONTRACT = "dlt645/base_2007"
 DIAL_IN_S = 120.0  # DTUs redial within a minute or two
+WAIT_S_MAX = 86_400.0
 AUTO = "auto"
 
 
@@ -74,6 +75,7 @@ def read_command(
     retries: Annotated[
         int, typer.Option(min=0, max=10, help="Tries after a first that stayed silent or came back damaged.")
     ] = 1,
+    wait: Annotated[float, typer.Option(help="Seconds within which a DTU has to dial in; listen:// only.")] = DIAL_IN_S,
     json: Annotated[
         bool, typer.Option("--json", help="A JSON list of reads, nothing else on standard output.")
     ] = False,
@@ -87,12 +89,16 @@ def read_command(
         fail(f"protocol {protocol!r} is not served by this version; expected one of {', '.join(PROTOCOLS)}")
     if timeout is not None and not 0 < timeout <= 600:
         fail(f"--timeout {timeout}: expected seconds above 0, at most 600")
+    if not 0 < wait <= WAIT_S_MAX:
+        fail(f"--wait {wait}: expected seconds above 0, at most {WAIT_S_MAX:.0f}")
     try:
         url = LineUrl.parse(line)
+        if url.scheme == "serial" and protocol == "modbus-tcp":
+            fail(f"{line}: modbus-tcp has no form for a serial port; expected --protocol modbus-rtu")
         address = _address(meter, protocol)
         timing = timing_of(url, protocol, reply_timeout_s=timeout)
         if contract == AUTO and protocol == "dlt645":
-            contract = asyncio.run(_detect(url, timing, address))
+            contract = asyncio.run(_detect(url, timing, address, wait))
         if contract or protocol == "dlt645":
             known = _contract(contract or DEFAULT_CONTRACT, protocol)
             wanted = [(quantity, resolve(known, quantity)) for quantity in quantities or [DEFAULT_QUANTITY]]
@@ -103,7 +109,7 @@ def read_command(
             print_json([])
         fail(str(error), _exit_code(error) if isinstance(error, LineDown) and error.wire_sent else ExitCode.USAGE)
     try:
-        shown, code = asyncio.run(_read_all(url, timing, protocol, address, wanted, retries))
+        shown, code = asyncio.run(_read_all(url, timing, protocol, address, wanted, retries, wait))
     except LineDown as error:
         if json:
             print_json([])
@@ -115,10 +121,11 @@ def read_command(
     raise typer.Exit(code)
 
 
-async def _detect(url: LineUrl, timing: Timing, address: str) -> str:
+async def _detect(url: LineUrl, timing: Timing, address: str, wait_s: float) -> str:
     """Name of the base contract of the edition that the meter answers in; the evidence goes to standard error."""
-    dial_in = DialInConnect(clock=SystemClock(), wait_s=DIAL_IN_S)
+    dial_in = DialInConnect(clock=SystemClock(), wait_s=wait_s)
     line = Line(url.text, url, timing, connect=dial_in, clock=SystemClock())
+    _say_what_is_awaited(url, wait_s)
     await line.connect()
     try:
         found = await detect_dialect(line, address)
@@ -169,14 +176,21 @@ def _address(meter: str, protocol: str) -> str:
 
 
 async def _read_all(
-    url: LineUrl, timing: Timing, protocol: str, address: str, wanted: list[tuple[str, Found]], retries: int
+    url: LineUrl,
+    timing: Timing,
+    protocol: str,
+    address: str,
+    wanted: list[tuple[str, Found]],
+    retries: int,
+    wait_s: float,
 ) -> tuple[list[OnDemandRead], ExitCode]:
     clock = SystemClock()
-    dial_in = DialInConnect(clock=clock, wait_s=DIAL_IN_S)
+    dial_in = DialInConnect(clock=clock, wait_s=wait_s)
     line = Line(url.text, url, timing, connect=dial_in, clock=clock, session=session_of(protocol))
     reader = reader_of(line, protocol, retries=retries)
     shown: list[OnDemandRead] = []
     code = ExitCode.GOOD
+    _say_what_is_awaited(url, wait_s)
     await line.connect()  # what cannot be opened at all is said once, not once per quantity
     try:
         for quantity, found in wanted:
@@ -192,6 +206,11 @@ async def _read_all(
         line.close()
         await dial_in.aclose()
     return shown, code
+
+
+def _say_what_is_awaited(url: LineUrl, wait_s: float) -> None:
+    if url.awaited:
+        stderr.print(f"[dim]{escape(url.awaited)}, {wait_s:g} s at most[/]")
 
 
 async def _read_one(line: Line, reader: Reader, address: str, found: Found, retries: int) -> Reading:

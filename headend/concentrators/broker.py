@@ -39,13 +39,17 @@ BATCH_BYTES_MAX = 256 * 1024  # and that much of them: some milliseconds
 BATCHES_MAX = 8  # under way at once
 HELD_MAX = 2000  # messages received and not yet acknowledged; beyond it reading stops until half of them are gone
 HELD_BYTES_MAX = 16 * 1024 * 1024
+# What waited at the broker comes in one go: so long a silence ends it, and on a broker that is never silent so much time does.
+CAUGHT_UP_QUIET_S = 1.0
+CAUGHT_UP_S_MAX = 60.0
 
 
 class Incoming(Struct, frozen=True, kw_only=True):
     """A message as it came.
 
     topic: "" when it was no text. payload: empty when it was larger than we take; `size` is what came. is_retained: it lay at the
-    broker, nobody said it now. is_repeated: the broker says that it may have been sent before.
+    broker, nobody said it now. is_repeated: the broker says that it may have been sent before. has_waited: it came in the rush
+    after we had been away, or had not been reading, so that nobody knows when it was said.
     """
 
     topic: str
@@ -54,6 +58,7 @@ class Incoming(Struct, frozen=True, kw_only=True):
     is_retained: bool
     is_repeated: bool
     received_at: datetime
+    has_waited: bool = False
 
 
 Take = Callable[[Sequence[Incoming]], Awaitable[None]]
@@ -119,6 +124,8 @@ class BrokerConnection:
         self._roomy = asyncio.Event()  # not set while reading is paused
         self._roomy.set()
         self._was_there = False
+        self._catching_up_since: float | None = None  # monotonic
+        self._last_came_at = 0.0
         self._log = structlog.get_logger(__name__).bind(broker=settings.name, url=settings.url.text)
 
     @property
@@ -139,6 +146,7 @@ class BrokerConnection:
                 self._under_way.get_nowait()[0].cancel()
             self._queue.clear()
             self._held = self._held_bytes = 0
+            self._roomy.set()  # nothing is held any more: who starts this again must not wait for what is gone
             self._set_state(False, "the head-end is stopping")
 
     async def publish(self, message: Outgoing) -> None:
@@ -211,6 +219,9 @@ class BrokerConnection:
             take=lambda message: self._received(client, message),
         )
         await client.connect()
+        self._catching_up_since = None
+        if client.session_present:
+            self._begin_to_catch_up()
         self._client = client  # at once: what the broker kept for us comes before our subscriptions are through
         try:
             self.counters.connects += 1
@@ -261,6 +272,7 @@ class BrokerConnection:
             is_retained=message.retain,
             is_repeated=message.dup,
             received_at=self._clock.now(),
+            has_waited=self._has_waited(client),
         )
         self._queue.append(_Held(incoming, client, message.mid, message.qos))
         self._held += 1
@@ -270,6 +282,21 @@ class BrokerConnection:
             self.counters.pauses += 1
             client.pause_reading()
         self._arrived.set()
+
+    def _begin_to_catch_up(self) -> None:
+        self._catching_up_since = self._last_came_at = self._clock.monotonic()
+
+    def _has_waited(self, client: MqttClient) -> bool:
+        """Asked once for each message that comes; the first ones may come before `connect` has returned."""
+        if client is not self._client:
+            return client.session_present
+        if self._catching_up_since is None:
+            return False
+        now = self._clock.monotonic()
+        quiet_s, self._last_came_at = now - self._last_came_at, now
+        if quiet_s >= CAUGHT_UP_QUIET_S or now - self._catching_up_since >= CAUGHT_UP_S_MAX:
+            self._catching_up_since = None
+        return self._catching_up_since is not None
 
     async def _hand_over(self) -> None:
         while True:
@@ -282,7 +309,11 @@ class BrokerConnection:
                     size += len(held.message.payload)
                     batch.append(held)
                 task = asyncio.ensure_future(self._taken([held.message for held in batch]))
-                await self._under_way.put((task, batch))
+                try:
+                    await self._under_way.put((task, batch))
+                except asyncio.CancelledError:
+                    task.cancel()
+                    raise
                 await asyncio.sleep(0)
             await self._arrived.wait()
 
@@ -308,5 +339,6 @@ class BrokerConnection:
             is_roomy = self._held <= HELD_MAX // 2 and self._held_bytes <= HELD_BYTES_MAX // 2
             if is_roomy and not self._roomy.is_set():
                 self._roomy.set()
+                self._begin_to_catch_up()
                 if self._client is not None:
                     self._client.resume_reading()

@@ -188,9 +188,16 @@ class Intake:
         meter = self._meter(concentrator, data.meter, message)
         if meter is None:
             return False
+        if data.at is None and message.is_retained:
+            # It comes again at every subscription, and would be a new read of an old value each time.
+            self._refuse("retained-without-time", message, "nobody knows when this was read; publish it without retain")
+            return True
         counters = concentrator.counters
+        has_waited = message.is_repeated or message.has_waited
         known = self._quantities.setdefault(meter.id, set())
-        for value, pushed in reads_of(data, meter, concentrator.contract_name, message.received_at):
+        for value, pushed in reads_of(
+            data, meter, concentrator.contract_name, message.received_at, has_waited=has_waited
+        ):
             if pushed is None:
                 counters.unmapped_values += 1
                 concentrator.note_unmapped(value.name)

@@ -16,20 +16,26 @@ EVENT_TYPE = "headend.meter-event.v1"
 AHEAD_S_MAX = 300  # a clock may be a little fast; DL/T 645 meters are set by broadcast within five minutes
 _FIRST = datetime(2000, 1, 1, tzinfo=UTC)  # a clock that was never set says 1970 or 2000-01-01
 _AHEAD = timedelta(seconds=AHEAD_S_MAX)
+_BEHIND = timedelta(
+    days=730
+)  # no concentrator keeps reads for years; a clock that lost its battery begins where its maker set it
 
 _encode = msgspec.json.Encoder(decimal_format="string", order="sorted").encode
 
 
 def reads_of(
-    data: MeterData, meter: MeterRecord, contract: str, received_at: datetime
+    data: MeterData, meter: MeterRecord, contract: str, received_at: datetime, *, has_waited: bool = False
 ) -> Iterator[tuple[PushedValue, PushedRead | None]]:
     """Each value with its read; None for a value whose quantity nobody knows: a number without a meaning is no read.
 
-    A payload without a time is taken at `received_at`, and its `read_at` stays None.
+    A payload without a time is taken at `received_at`, and its `read_at` stays None. has_waited: it was said at some time before.
     """
     moment = received_at if data.at is None else data.at
     taken_at = moment.replace(microsecond=moment.microsecond // 1000 * 1000)
-    is_odd = data.at is not None and (data.at > received_at + _AHEAD or data.at < _FIRST)
+    if data.at is None:
+        is_odd = has_waited
+    else:
+        is_odd = data.at > received_at + _AHEAD or data.at < max(_FIRST, received_at - _BEHIND)
     for value in data.values:
         if value.obis is None:
             yield value, None

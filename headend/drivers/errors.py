@@ -141,12 +141,15 @@ class SilentBehind(DriverError):
     kind = "silent"
     retryable = True
 
-    def __init__(self, address: str, said: str, wire_sent: bytes, wire_received: bytes) -> None:
+    def __init__(
+        self, address: str, said: str, wire_sent: bytes, wire_received: bytes, *, elapsed_s: float = 0.0
+    ) -> None:
         super().__init__(
             f"the concentrator got no reply from {address}: {said}. Check power, wiring and address of the meter behind it"
         )
         self.wire_sent = wire_sent
         self.wire_received = wire_received
+        self.elapsed_s = elapsed_s
 
 
 class NotOffered(DriverError):

@@ -93,6 +93,7 @@ class LineSession(Protocol):
     def take_events(self) -> list[Event]: ...
 
 
+_COUNTERS = {Silence.SILENT: "silent", Silence.CORRUPT: "corrupt", Silence.UNMATCHED: "unmatched_only"}
 Then = Callable[[Replied], Request | None]
 Prepare = Callable[[], Request]
 
@@ -244,7 +245,7 @@ class Line(asyncio.Protocol):
 
     async def wait_idle(self) -> None:
         """Until nothing is queued or in flight."""
-        while waiting := [job.done for job in (*self._in_flight.values(), *self._queue)]:
+        while waiting := [job.done for job in self._jobs()]:
             await asyncio.wait(waiting)
 
     def _queue_up(
@@ -323,8 +324,13 @@ class Line(asyncio.Protocol):
         """Hand out events, start the next request, arm the timer: after whatever happened."""
         session = self._session
         while True:
+            silent_before = self._silent_in_a_row
             for event in session.take_events():
                 self._settle(event, now)
+            # Only when all of them know what became of them: several may have ended in this very moment.
+            if self._silent_in_a_row > silent_before and self._is_far_end_gone(now):
+                self._drop(f"{self._silent_in_a_row} requests in a row stayed unanswered; connecting anew")
+                return
             if not session.idle or self._transport is None:
                 break
             if self._next:
@@ -380,11 +386,11 @@ class Line(asyncio.Protocol):
             return
         job = self._in_flight.pop(id(event.request))
         if isinstance(event, NoReply):
-            counter = {"silent": "silent", "corrupt": "corrupt", "unmatched": "unmatched_only"}[event.silence.value]
+            counter = _COUNTERS[event.silence]
             setattr(self.counters, counter, getattr(self.counters, counter) + 1)
             if not job.done.done():
                 job.done.set_exception(NoAnswer(event))
-            self._watch_silence(event, now)
+            self._watch_silence(event)
             return
         self.counters.replied += 1
         self.last_reply_at = self._clock.now()
@@ -423,8 +429,7 @@ class Line(asyncio.Protocol):
         """The meter's own share of an exchange, as far as the line's rate is known."""
         return max(0.0, elapsed_s - self.timing.wire_time_s(len(sent) + len(received)))
 
-    def _watch_silence(self, event: NoReply, now: float) -> None:
-        """A far end that is gone without a word looks like silent meters: hang up and try again, now and then."""
+    def _watch_silence(self, event: NoReply) -> None:
         is_known = self.patience.timeout_s(event.request.address) is not None  # it has answered before
         if event.silence is not Silence.SILENT or self.url.scheme == "serial" or not is_known:
             return
@@ -432,10 +437,14 @@ class Line(asyncio.Protocol):
             self._silent_addresses.clear()
         self._silent_in_a_row += 1
         self._silent_addresses.add(event.request.address)
+
+    def _is_far_end_gone(self, now: float) -> bool:
+        """A far end that is gone without a word looks like silent meters: hang up and try again, now and then."""
         is_suspect = self._silent_in_a_row >= SILENT_IN_A_ROW_MAX and len(self._silent_addresses) >= 2
-        if is_suspect and now - self._hung_up_at >= HANG_UP_AGAIN_S:
-            self._hung_up_at = now
-            self._drop(f"{self._silent_in_a_row} requests in a row stayed unanswered; connecting anew")
+        if not is_suspect or now - self._hung_up_at < HANG_UP_AGAIN_S:
+            return False
+        self._hung_up_at = now
+        return True
 
     def _arm(self, deadline: float | None, now: float) -> None:
         # A timer already set for earlier is left to ring: re-arming at every byte would cost more than one idle ring.
@@ -471,7 +480,6 @@ class Line(asyncio.Protocol):
         transport, self._transport = self._transport, None
         if transport is not None and not transport.is_closing():
             transport.abort()
-        self._next.clear()
         self._output.clear()
         self._silent_in_a_row = 0
         if self._timer is not None:
@@ -482,9 +490,15 @@ class Line(asyncio.Protocol):
         self._set_problem(why)
         self._up.clear()
         self._down.set()
-        begun, self._in_flight = self._in_flight, {}
-        for sent, job in [*begun.items(), *((0, job) for job in self._queue)]:
+        sent = {job.number: lost.get(request) for request, job in self._in_flight.items()}
+        for job in self._jobs():
             if not job.done.done():
                 self.counters.lost += 1
-                job.done.set_exception(LineDown(self.url.text, why, lost.get(sent)))
+                job.done.set_exception(LineDown(self.url.text, why, sent.get(job.number)))
+        self._in_flight.clear()
+        self._next.clear()
         self._queue.clear()
+
+    def _jobs(self) -> list[_Job]:
+        """All that somebody waits for: on the wire, between two requests, and in the queue."""
+        return [*self._in_flight.values(), *(job for job, _ in self._next), *self._queue]

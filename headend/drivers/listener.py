@@ -108,9 +108,10 @@ class DialIn:
     def name(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
-    def expect(self, line: str, url: LineUrl) -> None:
-        """A line will want this DTU: callers with its id wait for it, and are not unknown. Raises BadListener."""
-        self._claim(url, line)
+    def expect(self, line: str, url: LineUrl, dtu: str = "") -> None:
+        """A line will want this DTU: callers with its id wait for it, and are not unknown. dtu: adopted earlier, instead of that of the
+        URL. Raises BadListener."""
+        self._claim(url, line, dtu)
 
     async def connect(
         self, url: LineUrl, protocol: asyncio.Protocol, *, wait_s: float | None = None
@@ -236,7 +237,7 @@ class DialIn:
 
     # -------------------------------------------------------------------------------------------- claims
 
-    def _claim(self, url: LineUrl, line: str = "") -> _Claim:
+    def _claim(self, url: LineUrl, line: str = "", adopted: str = "") -> _Claim:
         claim = self._claims.get(url.dtu)
         if claim is not None:
             claim.line = line or claim.line
@@ -245,13 +246,14 @@ class DialIn:
             raise BadListener(f"{self.name} is listened on {'with' if self.is_tls else 'without'} TLS by another line")
         if self._claims and not (url.dtu and "" not in self._claims):
             raise BadListener(f"several lines are dialled in to on {self.name}: each needs its ?dtu=ID")
-        if url.dtu in self._by_dtu:
-            raise BadListener(f"DTU {url.dtu} was adopted by line {self._by_dtu[url.dtu].line!r}")
-        claim = self._claims[url.dtu] = _Claim(line=line, dtu=url.dtu)
-        if url.dtu:
-            self._by_dtu[url.dtu] = claim
-            self._quarantine.strike(url.dtu)
-            early = self._waiting.get(url.dtu)
+        dtu = adopted or url.dtu
+        if dtu in self._by_dtu:
+            raise BadListener(f"DTU {dtu} was adopted by line {self._by_dtu[dtu].line!r}")
+        claim = self._claims[url.dtu] = _Claim(line=line, dtu=dtu)
+        if dtu:
+            self._by_dtu[dtu] = claim
+            self._quarantine.strike(dtu)
+            early = self._waiting.get(dtu)
             if early is not None:
                 early.entry = None
         return claim

@@ -50,10 +50,28 @@ class DialInConnect:
             )
         return self._listeners[place]
 
-    def expect(self, line: str, url: LineUrl) -> None:
+    def expect(self, line: str, url: LineUrl, dtu: str = "") -> None:
         """As DialIn.expect, for lines of any kind. Raises BadListener."""
         if url.scheme == "listen":
-            self.of(url).expect(line, url)
+            self.of(url).expect(line, url, dtu)
+
+    def expect_all(self, lines: Mapping[str, LineUrl], adopted: Mapping[str, str]) -> dict[str, str]:
+        """All lines at once, with the DTUs that were adopted in earlier runs, by line; whatever order they were adopted in.
+
+        Gives the adoptions that hold no longer: their line is gone, or another line's URL names their DTU by now. Raises BadListener.
+        """
+        waiting = {name: url for name, url in lines.items() if url.scheme == "listen"}
+        holding = {name: dtu for name, dtu in adopted.items() if name in waiting}
+        while True:
+            written = {(url.host, url.port, url.dtu) for name, url in waiting.items() if name not in holding}
+            lost = [name for name, dtu in holding.items() if (waiting[name].host, waiting[name].port, dtu) in written]
+            if not lost:
+                break
+            for name in lost:  # its line goes back to the DTU of its URL, which another line may have adopted
+                del holding[name]
+        for name, url in waiting.items():
+            self.expect(name, url, holding.get(name, ""))
+        return {name: dtu for name, dtu in adopted.items() if name not in holding}
 
     @property
     def listeners(self) -> list[DialIn]:

@@ -209,7 +209,9 @@ def _accepted(replied: Replied | Sent) -> Replied:
 def _refusal(replied: Replied, code: int) -> DriverError:
     said = exception_text(code)
     if code in _UNREACHED:
-        return SilentBehind(replied.address, said, replied.wire_sent, replied.wire_received)
+        return SilentBehind(
+            replied.address, said, replied.wire_sent, replied.wire_received, elapsed_s=replied.elapsed_s
+        )
     return RefusedByMeter(
         replied.address, said, code, replied.wire_sent, replied.wire_received, retryable=code in _BUSY
     )

@@ -11,7 +11,7 @@ import asyncio
 from msgspec import Struct
 
 from firmware_contracts.modbus_relay import ModbusRelay
-from headend.drivers.errors import BadReply, Contradicted, DriverError, LineDown, Unconfirmed
+from headend.drivers.errors import BadReply, Contradicted, DriverError, LineDown, RefusedByMeter, Unconfirmed
 from headend.drivers.line import Priority
 from headend.drivers.modbus import ModbusDriver
 from protocols.errors import WireError
@@ -22,6 +22,7 @@ __all__ = ["ModbusRelayDriver", "Switched"]
 
 SETTLE_S = 3.0  # a latching relay moves within 0.1 s; meters update their status once a second
 LOOK_EVERY_S = 0.5
+_BEGUN = (0x04, 0x05)  # failed while it was at it, still at it: an order so answered may have been obeyed, or will be
 READ_BACK = "read the relay's status before anything is sent again"
 
 
@@ -57,7 +58,8 @@ class ModbusRelayDriver:
         try:
             replied = await self._driver.exchange_once(Request(address, relay.command(closed=closed)), priority)
         except DriverError as error:
-            if error.kind == "refused" or not error.wire_sent:
+            is_refused = isinstance(error, RefusedByMeter) and error.word not in _BEGUN
+            if is_refused or not error.wire_sent:
                 raise
             sent, received = error.wire_sent, error.wire_received  # it may have been obeyed: look
         else:

@@ -3,7 +3,8 @@
 Every failure of a meter doubles the pause before it is asked again (back-off with probes). That alone bounds nothing: ten dead
 meters cost ten time-outs. So all askings that brought no reply are paid from one purse per line, which fills with a fixed share
 of the time that passes. A meter that failed last time is asked only when the purse covers a time-out; a meter that is presumed
-well is always asked, and if that was wrong, the purse goes into debt until time has repaid it.
+well is always asked, and if that was wrong, the purse goes into debt until time has repaid it. The debt has an end: where a whole line
+falls silent for a moment (a feeder, a concentrator), its meters must not be left unread for hours afterwards.
 """
 
 from msgspec import Struct
@@ -13,6 +14,9 @@ __all__ = ["Breaker", "Purse"]
 SHARE_MAX = 0.10  # of the line's time, guaranteed over any PURSE_S_MAX / (SHARE_MAX − SHARE_FILLED) seconds, here 500 s
 SHARE_FILLED = 0.08
 PURSE_S_MAX = 10.0  # enough for some probes in a row after a quiet time
+DEBT_S_MAX = (
+    20.0  # repaid within five minutes, so that an outage costs the interval it falls into and not those that follow
+)
 PAUSE_S_FIRST = 5.0
 PAUSE_S_MAX = 900.0  # a meter that was exchanged or got its power back is found within a quarter of an hour
 
@@ -45,7 +49,7 @@ class Purse:
 
     def pay(self, seconds: float, now: float) -> None:
         self._fill(now)
-        self._filled_s -= seconds
+        self._filled_s = max(self._filled_s - seconds, -DEBT_S_MAX)
         self.spent_s += seconds
 
     def covers(self, seconds: float, now: float) -> bool:

@@ -20,7 +20,7 @@ import structlog
 from msgspec import Struct
 
 from headend.clock import Clock
-from headend.drivers.errors import DriverError, LineDown, NoAnswer
+from headend.drivers.errors import DriverError, LineDown, NoAnswer, SilentBehind
 from headend.drivers.line import Line, Priority
 from headend.drivers.reading import Question, Reader, Reading, Register, Value
 from headend.model import MeterRecord, Quality, Read
@@ -308,6 +308,10 @@ class Poller:
         turn.began_at = now if began_at is None else began_at
         try:
             await self._ask_for(round_, turn, began_at)
+        except asyncio.CancelledError:
+            # Another meter's turn went wrong while this one was under way: it comes again, and is not lost without a word.
+            round_.turns.appendleft(turn)
+            raise
         except Exception:
             # An error of ours, which the supervisor tells: the turn comes again, or ends with a reason like any other.
             self._postpone(round_, turn, "corrupt", is_alive=False)
@@ -356,7 +360,9 @@ class Poller:
     def _note_problem(self, meter: str, error: DriverError) -> None:
         status = self._status[meter]
         status.problem = feed_reason(error.kind)
-        if isinstance(error, NoAnswer):
+        if isinstance(
+            error, NoAnswer | SilentBehind
+        ):  # a concentrator's line is as busy with a dead meter as ours would be
             now = self._clock.monotonic()
             self._purse.pay(error.elapsed_s + self._line.timing.quiet_s, now)
             status.breaker = status.breaker or Breaker()

@@ -8,7 +8,7 @@
 | digits       | whole number                                             | the number as text (ids)                     |
 | flag         | true, false                                              | bool                                         |
 | json         | anything                                                 | the same                                     |
-| number       | number, decimal text, true, false, null; written: number | Decimal, None for null, NotANumber for texts |
+| number       | number, decimal text, true, false, null; written: number | Decimal, bool, None, NotANumber for texts     |
 | decimal      | the same; written: text                                  | the same                                     |
 | ms, s        | milliseconds or seconds since 1970                       | aware UTC datetime, 2000 to 2100             |
 | iso          | 2026-01-05T10:00:00.000+0800, with zone or without       | the same                                     |
@@ -142,11 +142,11 @@ def _flag(value: Any) -> bool:
     return value
 
 
-def _number(value: Any) -> Decimal | NotANumber | None:
-    if value is None or isinstance(value, Decimal):
+def _number(value: Any) -> Decimal | NotANumber | bool | None:
+    if value is None or isinstance(value, Decimal | bool):
         return value
-    if isinstance(value, int):  # and true and false: a contact as 1 and 0
-        return Decimal(int(value))
+    if isinstance(value, int):
+        return Decimal(value)
     if not isinstance(value, str):
         raise Mismatch("a number or decimal text", value)
     text = value.strip()

@@ -127,7 +127,9 @@ def _described(came: Any) -> str:
         return f"an object of {len(came)}"
     if isinstance(came, list):
         return f"a list of {len(came)}"
-    return {None: "null", True: "true", False: "false"}.get(came) or shown(str(came), 40)
+    if came is None or isinstance(came, bool):  # 0 and 1 are equal to false and true, and are none
+        return {None: "null", True: "true", False: "false"}[came]
+    return shown(str(came), 40)
 
 
 _DECODER = msgspec.json.Decoder(float_hook=_number)

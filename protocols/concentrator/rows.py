@@ -1,6 +1,7 @@
 """Between rows (fields of a payload, see `shapes`) and messages, both directions."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from protocols.concentrator.fields import NotANumber
@@ -19,6 +20,7 @@ from protocols.concentrator.messages import (
 )
 from protocols.concentrator.quantities import Quantities
 from protocols.concentrator.shapes import Row
+from protocols.values import Unit
 
 __all__ = ["FIELDS", "KINDS", "rows_of", "uplinks_of"]
 
@@ -140,6 +142,11 @@ def _value(name: str, rows: Sequence[Row], quantities: Quantities) -> PushedValu
     if any(amount != amounts[0] for amount in amounts):
         raise Mismatch("one number for each name and time", f"{amounts[0]} and {amounts[-1]}").under(name)
     amount = said.get("amount")
+    if isinstance(amount, bool):  # a contact as 1 and 0; but true is not 1 kWh
+        contact = quantities.value(name, Decimal(int(amount)), said.get("unit"), ",".join(problems))
+        if contact.unit is Unit.NONE:
+            return contact
+        amount = NotANumber("true" if amount else "false")
     if isinstance(amount, NotANumber):
         problems.append(f"not a number: {amount.text}".replace(",", " "))
         amount = None

@@ -7,6 +7,7 @@ ever. So here:
 - After a time-out nothing is sent until the line has been silent, and a half frame from before a request cannot answer it.
 - Unanswered questions are debts (`protocols.discipline`). While an answer may still come to a question that shares its key with a new
   one, but asks for another address or belongs to an older read, `owed_s` says how long the new one should wait.
+- A new connection owes what the old one owed.
 - Who asks all the same gets no reply that fits: such frames are counted off against the debts and dropped, and the request ends
   UNMATCHED. A retry of the same read may take the answer to its own first asking.
 - An exception names no question at all. With debts of its function it is taken by a retry only, and pays a debt only where there is one
@@ -119,10 +120,13 @@ class RtuSession:
         return self._debts.owed_s(key, began_at, now, detail=start_of(request.message))
 
     def reset(self) -> None:
+        # Debts outlive the connection: what it led to (a serial server, a DTU that dials in again) hands over what its meters still
+        # say to whoever is connected then, and nothing in such a reply tells which question it answers.
+        if self._request is not None:
+            self._owe(self._sent_at)
         self._framer.clear()
         self._turn.stop()
         self._request = None
-        self._debts.clear()  # a new connection brings no old replies
         self._doubles.clear()
         self._output.clear()
 

@@ -95,7 +95,7 @@ class ModbusSession:
         self._inner.retime(timing)
 
     def reset(self) -> None:
-        """The connection is gone: forget the requests in flight without an event; their owner knows."""
+        """The connection is gone: end the requests in flight without an event; their owner knows. RTU: what is owed stays owed."""
         self._inner.reset()
 
     def take_output(self) -> list[bytes]:

@@ -3,7 +3,10 @@
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from headend.concentrators.settings import BrokerSettings, ConcentratorSettings
+from headend.config import load_config
 from headend.config_brokers import BrokerTable, ConcentratorTable, brokers_of, concentrators_of
 from headend.config_reader import Reader
 from tests.brokers import make_certificates
@@ -81,6 +84,154 @@ silent_after = "90m"
     house = concentrators["house-3"]
     assert (house.timezone, house.prefix, house.silent_after_s) == ("Asia/Shanghai", "site-7/", 5400.0)
     assert house.settings == {"relay_meter": "MT2"}
+
+
+@pytest.mark.parametrize(
+    ("key", "written", "says"),
+    [
+        ("name", '"a b"', "expected 1 to 64 letters"),
+        ("url", '"mqtt://"', "expected"),
+        ("url", '"mqtt://user:hunter2@127.0.0.1"', "user names and passwords do not belong here"),
+        ("version", '"3.1"', "expected '5' or '3.1.1', got '3.1'"),
+        ("version", "5", "expected '5' or '3.1.1', got 5"),
+        ("client_id", '"a b"', "printable ASCII characters without blanks"),
+        ("client_id", f'"{"x" * 129}"', "1 to 128"),
+        ("username", "5", "expected a valid string"),
+        ("password", '"hunter2"', "secrets are never written into this file"),
+        ("ca", '"ca.pem"', "has no TLS; expected mqtts://"),
+        ("certificate", '"c.pem"', "has no TLS; expected mqtts://"),
+        ("key", '"k.pem"', "has no TLS; expected mqtts://"),
+        ("session_expiry", '"1w"', "expected minutes, hours or days"),
+        ("session_expiry", "7", "expected a valid string"),
+        ("keep_alive_s", "4", "greater than or equal to 5"),
+        ("keep_alive_s", "301", "less than or equal to 300"),
+        ("in_flight", "19", "greater than or equal to 20"),
+        ("in_flight", "2001", "less than or equal to 2000"),
+        ("clear_retained_commands", '"yes"', "expected a valid boolean"),
+        ("colour", '"red"', "unknown key; expected one of name, url, version"),
+    ],
+)
+def test_every_key_of_a_broker_is_checked_and_told_with_its_place(
+    tmp_path: Path, key: str, written: str, says: str
+) -> None:
+    keys = {"name": '"west"', "url": '"mqtt://127.0.0.1"'} | {key: written}
+    text = "[[brokers]]\n" + "".join(f"{name} = {one}\n" for name, one in keys.items())
+    brokers, _, problems = read(tmp_path, text)
+    assert brokers == {}
+    [problem] = problems
+    assert f"brokers[0].{key}: " in problem
+    assert says in problem
+    assert "hunter2" not in problem
+
+
+@pytest.mark.parametrize(
+    ("key", "written", "says"),
+    [
+        ("name", '"a/b"', "expected 1 to 64 letters"),
+        ("broker", '"east"', "no broker is named 'east'; expected one of west"),
+        ("contract", '"modbus/eastron_sdm630"', "the concentrator is left out"),
+        ("contract", '"nowhere.toml"', "nowhere.toml"),
+        ("timezone", '"Mars/Olympus"', "is not a time zone"),
+        ("prefix", '"{nobody}/"', "left out"),
+        ("prefix", "5", "expected a valid string"),
+        ("settings", "{ nobody = 1 }", "nobody"),
+        ("settings", '"a"', "expected a valid dictionary"),
+        ("silent_after", '"15s"', "expected minutes, hours or days"),
+        ("qos", "1", "unknown key; expected one of name, broker, contract"),
+    ],
+)
+def test_every_key_of_a_concentrator_is_checked_and_told_with_its_place(
+    tmp_path: Path, key: str, written: str, says: str
+) -> None:
+    keys = {"name": '"C1"', "broker": '"west"'} | {key: written}
+    text = '[[brokers]]\nname = "west"\nurl = "mqtt://127.0.0.1"\n[[concentrators]]\n'
+    _, concentrators, problems = read(tmp_path, text + "".join(f"{name} = {one}\n" for name, one in keys.items()))
+    assert concentrators == {}
+    [problem] = problems
+    assert "concentrators[0]." in problem
+    assert says in problem
+
+
+def test_concentrators_whose_topics_do_not_name_them_need_a_prefix_each(tmp_path: Path) -> None:
+    """Without one every message of the one would be taken for the other's, and both would obey each command."""
+    text = '[[brokers]]\nname = "west"\nurl = "mqtt://127.0.0.1"\n'
+    for name, prefix in (
+        ("T1", ""),
+        ("T2", ""),
+        ("T3", "site-3/"),
+        ("T4", "{concentrator}/"),
+        ("T5", "{concentrator}/"),
+    ):
+        text += f'[[concentrators]]\nname = "{name}"\nbroker = "west"\ncontract = "concentrator/thingsboard"\n'
+        text += f'prefix = "{prefix}"\n' if prefix else ""
+    _, concentrators, problems = read(tmp_path, text)
+    assert list(concentrators) == ["T3", "T4", "T5"]
+    assert len(problems) == 2
+    for number, problem in enumerate(problems):
+        assert (
+            f"concentrators[{number}].prefix: 2 concentrators of concentrator/thingsboard share the topics" in problem
+        )
+
+
+def test_a_contract_file_is_sought_beside_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "site.toml").write_text(
+        '[contract]\nprotocol = "mqtt"\nextends = "concentrator/neuron"\ndescription = "a site"\nprovenance = "its list"\n'
+        '[names]\nkwh_total = { obis = "1-0:1.8.0", unit = "kWh", source = "its list" }\n',
+        encoding="utf-8",
+    )
+    path = tmp_path / "headend.toml"
+    path.write_text(
+        '[[brokers]]\nname = "west"\nurl = "mqtt://127.0.0.1"\n'
+        '[[concentrators]]\nname = "C1"\nbroker = "west"\ncontract = "site.toml"\n',
+        encoding="utf-8",
+    )
+    config = load_config(path)
+    assert config.problems == ()
+    assert config.concentrators[0].contract == str(tmp_path / "site.toml")
+
+
+@pytest.mark.parametrize(
+    ("address", "contract", "says"),
+    [
+        ("000000000001", "dlt645/base_2007", None),
+        ("Meter A", "modbus/eastron_sdm630", None),
+        ("a/b", "dlt645/base_2007", "expected 1 to 64 printable characters without / + and #"),
+        ("+", "dlt645/base_2007", "without / + and #"),
+        ("", "dlt645/base_2007", "expected 1 to 64"),
+        ("x" * 65, "dlt645/base_2007", "expected 1 to 64"),
+        ("1", "concentrator/hes_v1", "describes a concentrator; expected a meter's contract"),
+    ],
+)
+def test_a_meter_behind_a_concentrator_is_called_what_its_topics_call_it(
+    tmp_path: Path, address: str, contract: str, says: str | None
+) -> None:
+    path = tmp_path / "headend.toml"
+    path.write_text(
+        '[[plans]]\nname = "plan"\nperiod = "15m"\nquantities = ["1-0:1.8.0"]\n'
+        '[[brokers]]\nname = "west"\nurl = "mqtt://127.0.0.1"\n[[concentrators]]\nname = "C1"\nbroker = "west"\n'
+        f'[[meters]]\nid = "M1"\nline = "C1"\naddress = "{address}"\ncontract = "{contract}"\nplan = "plan"\n',
+        encoding="utf-8",
+    )
+    config = load_config(path)
+    if says is None:
+        assert (config.problems, [meter.protocol for meter in config.meters]) == ((), ["mqtt"])
+    else:
+        assert (len(config.problems), config.meters) == (1, ())
+        assert says in str(config.problems[0])
+
+
+def test_meters_of_a_concentrator_that_is_left_out_are_counted_at_it(tmp_path: Path) -> None:
+    path = tmp_path / "headend.toml"
+    path.write_text(
+        '[[plans]]\nname = "plan"\nperiod = "15m"\nquantities = ["1-0:1.8.0"]\n'
+        '[[brokers]]\nname = "west"\nurl = "mqtt://127.0.0.1"\nca = "ca.pem"\n'
+        '[[concentrators]]\nname = "C1"\nbroker = "west"\n'
+        '[[meters]]\nid = "M1"\nline = "C1"\naddress = "000000000001"\nplan = "plan"\n',
+        encoding="utf-8",
+    )
+    broker, concentrator = map(str, load_config(path).problems)
+    assert "brokers[0].ca" in broker
+    assert "concentrators[0].name: 'C1' is left out, and 1 meter(s) with it" in concentrator
 
 
 def test_what_cannot_be_used_is_named_with_its_place_and_costs_only_itself(tmp_path: Path) -> None:

@@ -103,3 +103,46 @@ def test_no_block_is_misattributed_and_almost_every_read_succeeds(request: pytes
     assert outcomes["misattributed"] == 0
     assert outcomes["late"] > count * LATE * 0.8
     assert outcomes["right"] >= 0.999 * count
+
+
+def test_no_block_is_misattributed_over_connections_that_break_while_the_serial_server_goes_on() -> None:
+    """Whoever is connected hears every reply; one may have been asked for by the connection before."""
+    outcomes: Counter[str] = Counter()
+
+    async def main(clock: VirtualClock, dice: random.Random) -> None:
+        ends: list[QueueingFarEnd] = []
+
+        async def connect(_: LineUrl, protocol: asyncio.Protocol) -> asyncio.Transport:
+            if not ends:
+                ends.append(QueueingFarEnd(protocol, dice))
+            protocol.connection_made(ends[0])
+            return ends[0]
+
+        url = LineUrl.parse("tcp://far.end:1")
+        timing = timing_of(url, "modbus-rtu", reply_timeout_s=TIMEOUT_S)
+        line = Line("line", url, timing, connect=connect, clock=clock, session=session_of("modbus-rtu"))
+        await line.connect()
+        driver = ModbusDriver(line, retries=2)
+        for _ in range(2000):
+            if not line.is_up:
+                await asyncio.sleep(dice.uniform(0.0, 1.0))
+                await line.connect()
+            unit, place = UNITS[0], dice.randrange(len(STARTS))
+            first_asking = ends[0].asked + 1
+            loss = asyncio.get_running_loop().call_later(dice.uniform(0.0, 20.0), line.close, "lost")
+            try:
+                content, _ = await driver.read_registers(unit, 3, STARTS[place], SIZES[place], Priority.LIVE)
+            except DriverError as error:
+                outcomes[error.kind] += 1
+            else:
+                words = [int.from_bytes(content[at : at + 2], "big") for at in range(0, 8, 2)]
+                is_own = words[:2] == [int(unit), STARTS[place]] and (words[2] << 16 | words[3]) >= first_asking
+                outcomes["right" if is_own else "misattributed"] += 1
+            finally:
+                loss.cancel()
+        line.close()
+
+    run(main, seed=2)
+    assert outcomes["misattributed"] == 0, outcomes
+    assert outcomes["line-down"] > 20
+    assert outcomes["right"] > 1500

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 import httpx
 
-__all__ = ["BIN", "HeadEndProcess", "config_text", "create_token", "pull", "simulated_lines"]
+__all__ = ["BIN", "HeadEndProcess", "config_text", "create_token", "free_port", "pull", "simulated", "simulated_lines"]
 
 BIN = Path(sys.executable).parent
 
@@ -21,13 +22,27 @@ BIN = Path(sys.executable).parent
 def simulated_lines(*arguments: str) -> Iterator[list[dict[str, Any]]]:
     """`meter-sim dlt645 --json …`: what it printed, one object per line of meters."""
     count = int(arguments[arguments.index("--lines") + 1]) if "--lines" in arguments else 1
-    process = subprocess.Popen([BIN / "meter-sim", "dlt645", "--json", *arguments], stdout=subprocess.PIPE, text=True)
+    with simulated("dlt645", *arguments, count=count) as lines:
+        yield lines
+
+
+@contextmanager
+def simulated(kind: str, *arguments: str, count: int = 1) -> Iterator[list[dict[str, Any]]]:
+    """`meter-sim KIND --json …`: the first `count` objects that it printed."""
+    process = subprocess.Popen([BIN / "meter-sim", kind, "--json", *arguments], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         yield [json.loads(process.stdout.readline()) for _ in range(count)]
     finally:
         process.terminate()
         process.wait(timeout=10)
+
+
+def free_port() -> int:
+    """For something that has to be told where to find what starts after it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
 
 
 def config_text(folder: Path, lines: list[dict[str, Any]], *, period: str, quantities: list[str]) -> str:
@@ -45,9 +60,13 @@ def config_text(folder: Path, lines: list[dict[str, Any]], *, period: str, quant
     return "\n".join(parts)
 
 
-def create_token(config: Path) -> str:
+def create_token(config: Path, role: str = "read") -> str:
     done = subprocess.run(
-        [BIN / "headend", "token", "create", config], capture_output=True, text=True, check=True, timeout=60
+        [BIN / "headend", "token", "create", config, "--role", role],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
     return done.stdout.strip()
 

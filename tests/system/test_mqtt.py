@@ -5,7 +5,6 @@ import itertools
 import json
 import random
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,64 +17,56 @@ import pytest
 from aiomqtt import Client, MqttError, ProtocolVersion
 
 from tests.brokers import Broker, mosquitto
-from tests.system.processes import pull
+from tests.system.processes import HeadEndProcess, create_token, pull
 
 TOPIC = "hes/v1/C1/meter/{:012d}/data"
 START_MS = 1_780_000_000_000
 
 
-class Runner:
-    """See `mqtt_runner`."""
-
-    def __init__(self, folder: Path, broker: Broker) -> None:
-        wanted = {"url": broker.url, "store": f"sqlite:///{folder}/store.db", "meters": 3}
-        self.log = folder / "headend.log"
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.system.mqtt_runner", json.dumps(wanted)],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-
-    def wait_ready(self) -> httpx.Client:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, self.log.read_text()[-3000:]
-        ready = json.loads(line)
-        return httpx.Client(base_url=ready["api"], headers={"Authorization": f"Bearer {ready['token']}"}, timeout=30)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self._gone()
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self._gone()
-        assert self.process.returncode == 0, self.log.read_text()[-3000:]
-
-    def _gone(self) -> None:
-        self.process.wait(timeout=30)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
-
-
-Start = Callable[[Broker], Runner]
+Start = Callable[[Broker], HeadEndProcess]
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts head-ends on one store, and leaves none behind."""
-    started: list[Runner] = []
+    """Starts head-ends on one configuration and store, and leaves none behind."""
+    config = tmp_path / "headend.toml"
+    started: list[HeadEndProcess] = []
+    token: list[str] = []
 
-    def start_one(broker: Broker) -> Runner:
-        started.append(Runner(tmp_path, broker))
+    def start_one(broker: Broker) -> HeadEndProcess:
+        if not token:
+            config.write_text(one_concentrator(tmp_path, broker, meters=3), encoding="utf-8")
+            token.append(create_token(config))
+        started.append(HeadEndProcess(config, token[0]))
         return started[-1]
 
     yield start_one
-    for runner in started:
-        if runner.process.poll() is None:
-            runner.kill()
+    for head_end in started:
+        if head_end.process.poll() is None:
+            head_end.kill()
+
+
+def one_concentrator(folder: Path, broker: Broker, *, meters: int) -> str:
+    return f"""
+[headend]
+name = "under-test"
+store = "sqlite:///{folder}/store.db"
+[api]
+listen = "127.0.0.1:0"
+[[plans]]
+name = "pushed"
+period = "15m"
+quantities = ["1-0:1.8.0"]
+[[brokers]]
+name = "b1"
+url = "{broker.url}"
+[[concentrators]]
+name = "C1"
+broker = "b1"
+""" + "".join(
+        f'[[meters]]\nid = "M{n:06d}"\nline = "C1"\naddress = "{n:012d}"\nplan = "pushed"\n'
+        for n in range(1, meters + 1)
+    )
 
 
 def data(number: int) -> bytes:
@@ -154,7 +145,7 @@ def test_killed_while_readings_come_in_none_is_lost_and_none_is_twice_in_the_fee
         time.sleep(0.5)
         found = reads(client)
         counters = client.get("/v1/concentrators").json()["brokers"][0]["counters"]
-        last.stop()
+        assert last.stop() == 0
     print(f"{kills} kills, {sent[0]} readings, {lives_with_reads} lives with connection; last life: {counters}")
     assert sorted(int(event["data"]["value"]) for event in found) == list(range(sent[0]))
     assert len({event["id"] for event in found}) == len(found)
@@ -199,7 +190,7 @@ def test_a_broker_that_dies_again_and_again_loses_nothing_that_the_concentrator_
         eventually(lambda: len(reads(client)) >= count - 50)
         time.sleep(1)
         found = [int(event["data"]["value"]) for event in reads(client)]
-        head_end.stop()
+        assert head_end.stop() == 0
     lost = sorted(set(range(count)) - set(found))
     print(f"{count} readings, acknowledged by the broker and lost with it: {lost}")
     assert len(found) == len(set(found))
@@ -268,5 +259,5 @@ def test_the_interface_tells_of_brokers_concentrators_and_strangers(tmp_path: Pa
         eventually(lambda: not is_connected(client))
         answer = client.get("/v1/concentrators").json()
         assert "is not connected" in answer["concentrators"][0]["problem"]
-        head_end.stop()
+        assert head_end.stop() == 0
         assert "Traceback" not in head_end.log.read_text()

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ import pytest
 from aiomqtt import Client, ProtocolVersion, Will
 
 from headend.clock import SystemClock
+from headend.concentrators.broker import BrokerConnection, Incoming
 from headend.concentrators.errors import BadBrokerUrl, BrokerDown
 from headend.concentrators.park import ConcentratorPark
 from headend.concentrators.settings import BrokerUrl, ConcentratorSettings
@@ -290,3 +291,30 @@ async def test_presence_is_told_by_status_last_will_and_silence(broker: Broker, 
 def state(park: ConcentratorPark) -> tuple[str, str]:
     [status] = park.statuses()
     return status.state, status.reason
+
+
+async def test_a_connection_that_is_started_again_while_reading_was_paused_connects(broker: Broker) -> None:
+    """What starts tasks again after an error of ours uses the same object."""
+
+    async def never(_: Sequence[Incoming]) -> None:
+        await asyncio.Event().wait()
+
+    connection = BrokerConnection(
+        broker_settings(broker.url), topics=["hes/#"], commands=[], clock=SystemClock(), secret=str, take=never
+    )
+    for times in (1, 2):
+        before = asyncio.all_tasks()
+        running = asyncio.create_task(connection.run())
+        await asyncio.wait_for(connection.wait_up(), 10)
+        async with publisher(broker) as client:
+            for number in range(2100):
+                await client.publish(topic(), data(START_MS + number, number), qos=0)
+        await eventually(partial(_has_paused, connection, times))
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await asyncio.sleep(0)
+        assert not [task for task in asyncio.all_tasks() - before if not task.done()]
+
+
+def _has_paused(connection: BrokerConnection, times: int) -> bool:
+    return connection.counters.pauses >= times

@@ -193,3 +193,40 @@ async def test_a_command_is_not_sent_where_nobody_can_get_it(broker: Broker, sto
         with pytest.raises(ConcentratorDown, match="its broker b1 is not connected"):
             await park.send("C1", a_command())
         assert park.connection.counters.published == 0
+
+
+@pytest.mark.parametrize("version", [5, 4])
+async def test_a_reading_without_a_time_is_fresh_only_when_it_has_not_lain_at_the_broker(
+    broker: Broker, store: Store, version: int
+) -> None:
+    """ThingsBoard's short form has no time: what was said while we were away is filed under now, and must say so."""
+    known = [ConcentratorSettings(name="tb", broker="b1", contract="concentrator/thingsboard")]
+    record = MeterRecord(id="M1", line="tb", address="dev7", contract="dlt645/base_2007", plan="", protocol="mqtt")
+    settings = broker_settings(broker.url, version=version)
+
+    async def tell(volts: float, *, retain: bool = False) -> None:
+        async with publisher(broker) as client:
+            body = b'{"dev7":[{"U_a":%.1f}]}' % volts
+            await client.publish("v1/gateway/telemetry", body, qos=1, retain=retain)
+
+    async with running_park(settings, store, concentrators=known, meters=[record]) as park:
+        await park.connection.wait_up()
+        await tell(230.1)
+        await eventually(lambda: park.connection.counters.acknowledged == 1)
+    await tell(230.2)
+    async with running_park(settings, store, concentrators=known, meters=[record]) as park:
+        await eventually(lambda: len(events_of(store)) == 2)
+        await asyncio.sleep(1.1)  # the silence that tells the end of what had waited
+        await tell(230.3)
+        await eventually(lambda: len(events_of(store)) == 3)
+        await tell(230.4, retain=True)
+        await eventually(lambda: park.connection.counters.acknowledged == 3)
+    async with running_park(settings, store, concentrators=known, meters=[record]) as park:
+        await eventually(lambda: park.broker_status().refused.get("retained-without-time") == 1)
+    qualities = {event["data"]["value"]: event["data"]["quality"] for event in events_of(store)}
+    assert qualities == {
+        "230.1": ["measured"],
+        "230.2": ["measured", "suspect"],
+        "230.3": ["measured"],
+        "230.4": ["measured"],
+    }

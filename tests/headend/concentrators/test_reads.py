@@ -60,11 +60,23 @@ def test_a_payload_without_a_time_is_taken_when_it_came() -> None:
     assert (read.interval_end, read.read_at) == (NOW, None)
 
 
+def test_a_payload_without_a_time_that_has_waited_at_the_broker_is_suspect() -> None:
+    data = MeterData(concentrator="C1", meter="000000000001", at=None, values=(value(),))
+    [(_, pushed)] = reads_of(data, meter(1), HES, NOW, has_waited=True)
+    assert pushed is not None
+    assert pushed.read.quality == (Quality.MEASURED, Quality.SUSPECT)
+    timed = MeterData(concentrator="C1", meter="000000000001", at=NOW - 1500 * MS, values=(value(),))
+    [(_, pushed)] = reads_of(timed, meter(1), HES, NOW, has_waited=True)
+    assert pushed is not None
+    assert pushed.read.quality == (Quality.MEASURED,), "its own time says all"
+
+
 def test_a_clock_ahead_or_never_set_makes_its_reads_suspect() -> None:
     for at, suspect in (
         (NOW + timedelta(seconds=299), False),
         (NOW + timedelta(seconds=301), True),
         (NOW - timedelta(days=400), False),
+        (datetime(2020, 1, 1, 0, 5, tzinfo=UTC), True),
         (datetime(1970, 1, 1, 0, 5, tzinfo=UTC), True),
     ):
         [read] = reads(value(), at=at)

@@ -17,7 +17,16 @@ from headend.drivers.protocols import session_of, timing_of
 from headend.drivers.transport import LineUrl
 from headend.quantities import plan_questions, question_of
 from protocols.modbus.adu import RtuFrame
-from protocols.modbus.pdu import ModbusException, ReadRegisters, Registers, decode_request, encode_reply
+from protocols.modbus.pdu import (
+    Bits,
+    ModbusException,
+    ReadBits,
+    ReadRegisters,
+    Registers,
+    Reply,
+    decode_request,
+    encode_reply,
+)
 from protocols.values import MeterAddress
 from simulators.faults import Fault, FaultKind, FaultPlan
 from simulators.line import SimulatedLine
@@ -199,6 +208,58 @@ def test_an_order_is_proven_by_the_contact_that_followed_it() -> None:
             assert await driver.is_closed("5", RELAY, Priority.ON_DEMAND) is closed
 
     on_site(story, a_meter(RELAY_METER, relay_delay_s=1.0))
+
+
+@pytest.mark.parametrize(("code", "is_looked_at"), [(0x04, True), (0x05, True), (0x02, False), (0x06, False)])
+def test_an_exception_that_says_at_work_is_no_refusal_of_the_order(code: int, is_looked_at: bool) -> None:
+    """05 is "accepted, still at work": who took that for a refusal would think that the supply is on."""
+
+    class AtWork(asyncio.Transport):
+        def __init__(self, protocol: asyncio.Protocol) -> None:
+            super().__init__()
+            self.protocol = protocol
+            self.orders = 0
+
+        def write(self, data: Any) -> None:
+            frame = RtuFrame.from_bytes(bytes(data))
+            asked = decode_request(frame.pdu)
+            if isinstance(asked, ReadBits):
+                reply: Reply = Bits(asked.function, (self.orders == 0,) + (False,) * 7)
+            else:
+                self.orders += 1
+                reply = ModbusException(frame.pdu[0], code)
+            wire = RtuFrame(frame.unit, encode_reply(reply)).to_bytes()
+            asyncio.get_running_loop().call_later(0.01, self.protocol.data_received, wire)
+
+        def abort(self) -> None: ...
+
+        def is_closing(self) -> bool:
+            return False
+
+    async def main(clock: VirtualClock, _: object) -> None:
+        made: list[AtWork] = []
+
+        async def connect(_: LineUrl, protocol: asyncio.Protocol) -> asyncio.Transport:
+            made.append(AtWork(protocol))
+            protocol.connection_made(made[0])
+            return made[0]
+
+        line = Line(
+            "line", URL, timing_of(URL, "modbus-rtu"), connect=connect, clock=clock, session=session_of("modbus-rtu")
+        )
+        await line.connect()
+        assert RELAY is not None
+        ordering = relay_driver(line).switch("5", RELAY, Priority.ON_DEMAND, closed=False)
+        if is_looked_at:
+            switched = await ordering
+            assert (switched.closed, switched.echoed) == (False, False)
+        else:
+            with pytest.raises(RefusedByMeter):
+                await ordering
+        assert made[0].orders == 1
+        line.close()
+
+    run(main)
 
 
 def test_an_echo_without_a_contact_that_follows_is_contradicted() -> None:

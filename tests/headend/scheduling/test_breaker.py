@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headend.scheduling.breaker import PAUSE_S_MAX, PURSE_S_MAX, SHARE_FILLED, SHARE_MAX, Breaker, Purse
+from headend.scheduling.breaker import DEBT_S_MAX, PAUSE_S_MAX, PURSE_S_MAX, SHARE_FILLED, SHARE_MAX, Breaker, Purse
 
 
 def test_a_failing_meter_is_probed_ever_more_seldom_and_a_good_reply_forgets_it() -> None:
@@ -27,6 +27,15 @@ def test_the_purse_says_when_it_will_cover_a_price() -> None:
     at = purse.covers_at(1.0, 0.0)
     assert not purse.covers(1.0, at - 0.1)
     assert purse.covers(1.0, at + 0.001)
+
+
+def test_the_silence_of_a_whole_line_is_repaid_within_minutes_however_many_meters_it_has() -> None:
+    purse = Purse(0.0)
+    for _ in range(200):
+        purse.pay(3.5, 0.0)
+    assert purse.spent_s == 700
+    assert purse.covers_at(3.5, 0.0) == (DEBT_S_MAX + 3.5) / SHARE_FILLED
+    assert purse.covers_at(3.5, 0.0) < 300
 
 
 @given(st.lists(st.tuples(st.floats(0, 50), st.floats(0.1, 5)), max_size=300))

@@ -148,6 +148,21 @@ def test_a_name_of_a_meter_that_is_too_long_is_refused() -> None:
     assert refused(with_value("1"), "hes/v1/C1/meter/" + "x" * 200 + "/data") == "identity"
 
 
+@pytest.mark.parametrize("word", ["true", "false"])
+def test_true_is_a_closed_contact_and_never_one_kilowatt_hour(word: str) -> None:
+    (data,) = HES.decode(TOPIC, with_value(word), now=NOW)
+    assert isinstance(data, MeterData)
+    assert (data.values[0].amount, data.values[0].problem) == (None, f"not a number: {word}")
+    contact = f'{{"ts":{MS},"values":{{"0-0:96.3.10":{word}}}}}'.encode()
+    (data,) = HES.decode(TOPIC, contact, now=NOW)
+    assert isinstance(data, MeterData)
+    assert (data.values[0].amount, data.values[0].problem) == (Decimal(word == "true"), "")
+
+
+def test_a_time_of_zero_is_told_as_zero() -> None:
+    assert "got '0'" in str(refusal(HES, TOPIC, b'{"ts":0,"values":{"1-0:1.8.0":1}}'))
+
+
 def test_the_reason_says_where_and_what_was_expected_and_what_came() -> None:
     error = refusal(HES, TOPIC, with_value("[1,2]"))
     assert error.reason == "at 'values.1-0:1.8.0': expected a number or decimal text, got a list of 2"

@@ -454,7 +454,7 @@ def test_two_equal_late_answers_do_not_make_the_line_a_doubling_one() -> None:
     assert kinds(session.take_events()) == [Replied, Replied]
 
 
-def test_a_new_connection_owes_nothing() -> None:
+def test_an_interrupted_request_says_what_it_has_come_to() -> None:
     session = new_session()
     unanswered(session)
     ask(session, again(VOLTAGE, 100.0), 101.0)
@@ -467,8 +467,22 @@ def test_a_new_connection_owes_nothing() -> None:
     assert session.idle
     assert session.interrupted(101.3) is None
     assert session.interrupted_all(101.3) == []
-    assert session.owed_s(CURRENT, 101.3) == 0
     assert session.take_events() == []
+
+
+def test_what_a_broken_connection_left_unanswered_is_not_taken_for_the_answer_to_the_next_question() -> None:
+    """A serial server goes on asking its meter when the TCP connection breaks, and hands the reply to the next connection."""
+    session = new_session()
+    ask(session, VOLTAGE, 100.0)
+    session.reset()
+    assert session.owed_s(CURRENT, 101.0) == pytest.approx(LATE_S_MAX - 1.0)
+    assert session.owed_s(again(VOLTAGE, 100.0), 101.0) == 0, "a retry of the same read may take it"
+    ask(session, CURRENT, 101.0)
+    session.receive(wire(registers()), 101.05)
+    session.tick(103.0)
+    assert kinds(session.take_events()) == [Unmatched, NoReply]
+    session.reset()
+    assert session.owed_s(CURRENT, 200.0) == 0
 
 
 def test_a_changed_rate_counts_from_the_next_request() -> None:

@@ -1,0 +1,1 @@
+"""From register reads to interval values, and whether what a meter says can be true. Pure: facts and times are arguments."""
