@@ -6,8 +6,8 @@
 Replies on such lines carry no number. What tells one from another is its *key*, all of it that names a question: with DL/T 645 the
 address, the function and the DI; with Modbus RTU only the unit, the function and how many bytes there are. Questions that share a key
 but ask for different things differ in their *detail* (the start address). A question that stayed unanswered is a debt: its answer may
-still come for `late_s_max`, and until then nobody else's frame with the same key is above suspicion. Far ends that queue answer one question
-after the other: each late answer says that what was asked after it has been waiting, too, so those debts begin to run anew.
+still come for `late_s_max`, and until then nobody else's frame with the same key is above suspicion. Far ends that queue answer one
+question after the other: each late answer says that what was asked after it has been waiting, too, so those debts begin to run anew.
 
 No I/O and no clock: `now` is monotonic seconds.
 """
