@@ -59,6 +59,7 @@ class Adopted(Struct, frozen=True):
 
 def caller_routes(dial_in: DialInConnect, store: Store) -> tuple[HTTPRouteHandler, ...]:
     """Handlers for `create_app(deps, routes=…)`."""
+    in_order = asyncio.Lock()
 
     @get("/v1/callers", opt=needs(Role.READ))
     async def list_callers(
@@ -91,13 +92,14 @@ def caller_routes(dial_in: DialInConnect, store: Store) -> tuple[HTTPRouteHandle
         dtu = data.dtu
         if not 1 <= len(dtu) <= DTU_MAX or not dtu.isprintable():
             raise problem(400, f"dtu must be the id of a DTU, 1 to {DTU_MAX} printable characters.")
-        try:
-            connected = dial_in.adopt(dtu, data.line)
-        except BadListener as error:
-            raise problem(
-                409, f"{error}.", next_step="GET /v1/callers lists who called, GET /v1/lines the lines."
-            ) from error
-        await asyncio.to_thread(store.adopt, data.line, dtu)
+        async with in_order:  # what is stored last is what took effect last
+            try:
+                connected = dial_in.adopt(dtu, data.line)
+            except BadListener as error:
+                raise problem(
+                    409, f"{error}.", next_step="GET /v1/callers lists who called, GET /v1/lines the lines."
+                ) from error
+            await asyncio.to_thread(store.adopt, data.line, dtu)
         return Adopted(dtu, data.line, connected)
 
     return list_callers, adopt

@@ -42,7 +42,9 @@ class TcpSession:
         self._in_flight_max = in_flight_max
         self._framer = TcpFramer()
         self._in_flight: dict[int, _InFlight] = {}
-        self._earliest = 0.0  # no deadline of those in flight is before; looked for anew by `tick` only, not at every reply
+        self._earliest = (
+            0.0  # no deadline of those in flight is before; looked for anew by `tick` only, not at every reply
+        )
         self._late: dict[int, float] = {}  # transaction -> when it was asked and not answered, oldest first
         self._transaction = 0
         self._output: list[bytes] = []

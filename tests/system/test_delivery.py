@@ -179,12 +179,9 @@ async def kill_and_grow(
     await grow()  # tells of what was stored while it was cancelled
 
 
-async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float = 60) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 120) -> None:
     async with asyncio.timeout(seconds):
-        while True:
-            found = condition()
-            if found if isinstance(found, bool) else await found:
-                return
+        while not condition():  # noqa: ASYNC110  (several processes are looked at)
             await asyncio.sleep(0.05)
 
 
