@@ -16,21 +16,25 @@ from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo
 
-from msgspec import Struct
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from headend.concentrators.errors import BadBrokerUrl
 from headend.concentrators.settings import BrokerSettings, BrokerUrl
 from headend.config_brokers import Duration, Name
 from headend.config_reader import Entry, Reader
-from headend.feed.pusher import PushSettings
-from headend.feed.sinks.day_files import FileSettings
 from headend.feed.sinks.names import BadTemplate, mqtt_topic, nats_subject
-from headend.feed.sinks.nats import NatsSettings
-from headend.feed.sinks.webhook import WebhookSettings
+from headend.feed.sinks.settings import (
+    FarEnd,
+    FileSettings,
+    MqttSettings,
+    NatsSettings,
+    PushSettings,
+    SinkConfig,
+    WebhookSettings,
+)
 from headend.secrets import is_reference
 
-__all__ = ["BadSinkUrl", "FarEnd", "MqttSettings", "SinkConfig", "SinkTable", "SubjectSettings", "sinks_of"]
+__all__ = ["BadSinkUrl", "SinkTable", "sinks_of"]
 
 _DURATION_S = {"m": 60, "h": 3600, "d": 86400}
 _PORTS_LOCAL = ("127.0.0.1", "::1", "localhost")
@@ -48,35 +52,6 @@ _KEYS = {
 
 class BadSinkUrl(ValueError):
     """Says what was expected."""
-
-
-class MqttSettings(Struct, frozen=True, kw_only=True):
-    """topic: template of the events' topics."""
-
-    broker: BrokerSettings
-    topic: str
-    timeout_s: float
-
-
-class SubjectSettings(Struct, frozen=True, kw_only=True):
-    """subject: template of the events' subjects."""
-
-    nats: NatsSettings
-    subject: str
-
-
-FarEnd = WebhookSettings | MqttSettings | SubjectSettings | FileSettings
-
-
-class SinkConfig(Struct, frozen=True, kw_only=True):
-    """One destination. push: what all kinds have; far_end: what its kind needs."""
-
-    push: PushSettings
-    far_end: FarEnd
-
-    @property
-    def name(self) -> str:
-        return self.push.name
 
 
 def _secret(text: str) -> str:
@@ -222,7 +197,7 @@ def _mqtt(table: SinkTable, folder: Path, head_end: str) -> MqttSettings:
     return MqttSettings(broker=broker, topic=template, timeout_s=table.timeout_s)
 
 
-def _nats(table: SinkTable, folder: Path, head_end: str) -> SubjectSettings:
+def _nats(table: SinkTable, folder: Path, head_end: str) -> NatsSettings:
     if importlib.util.find_spec("nats") is None:
         raise BadSinkUrl("NATS needs the extra: install headend[nats]")
     servers = tuple(part.strip() for part in table.url.split(","))
@@ -238,8 +213,9 @@ def _nats(table: SinkTable, folder: Path, head_end: str) -> SubjectSettings:
             raise BadSinkUrl(f"{server!r}; expected nats://host:4222 or tls://host:4222, several with commas between")
     template = table.topic if table.topic is not None else _TOPICS["nats"]
     nats_subject(template, head_end)
-    settings = NatsSettings(
+    return NatsSettings(
         servers=servers,
+        subject=template,
         stream=table.stream or "",
         username=table.username,
         password=table.password or "",
@@ -247,7 +223,6 @@ def _nats(table: SinkTable, folder: Path, head_end: str) -> SubjectSettings:
         tls=_tls(table, folder, has_tls=any(server.startswith("tls:") for server in servers)),
         timeout_s=table.timeout_s,
     )
-    return SubjectSettings(nats=settings, subject=template)
 
 
 def _tls(table: SinkTable, folder: Path, *, has_tls: bool) -> ssl.SSLContext | None:

@@ -8,8 +8,8 @@ import typer
 from rich.markup import escape
 from rich.progress import Progress
 
+from headend.cli.client import TokenOption, body_of, calling
 from headend.cli.output import ExitCode, fail, print_json, stderr, stdout
-from headend.cli.remote import TOKEN_VARIABLE, answer_of, head_end
 
 if TYPE_CHECKING:
     import httpx
@@ -31,7 +31,7 @@ def verify(
     url: Annotated[
         str | None, typer.Option(help="Take manifests from this head-end, and compare with its feed event by event.")
     ] = None,
-    token: Annotated[str | None, typer.Option(envvar=TOKEN_VARIABLE, help="A token with role read, for --url.")] = None,
+    token: TokenOption = None,
     key: Annotated[list[Path] | None, typer.Option(help="Public key of the manifests, PEM.")] = None,
     after: Annotated[int | None, typer.Option(min=0, help="The copy begins behind this sequence.")] = None,
     meter: Annotated[str, typer.Option(help="The copy has only this meter's records.")] = "",
@@ -56,7 +56,7 @@ def verify(
             fail("there is no manifest in the copy: give one with --manifest, or the head-end with --url")
         verdict = verified(read, bundles, after=after, meter=meter, problems=problems)
     else:
-        with head_end(None, url, token) as client:
+        with calling(None, url, token) as client:
             own_key = _own_key(client) if not keys else []
             bundles, problems = bundles_of(given or list(_manifests(client, read)), keys or own_key)
             verdict = verified(read, bundles, after=after, meter=meter, problems=problems)
@@ -109,7 +109,8 @@ def _inside(copy: "Copy") -> list[dict[str, Any]]:
 def _own_key(client: "httpx.Client") -> list["PublicKey"]:
     from headend.ledger.signing import PublicKey
 
-    found = answer_of(client.get("/v1/manifest-key"), or_none=True)
+    answer = client.get("/v1/manifest-key")
+    found = None if answer.status_code == 404 else body_of(answer)
     return [] if found is None else [PublicKey.from_pem(found["pem"])]
 
 
@@ -119,11 +120,11 @@ def _manifests(client: "httpx.Client", copy: "Copy") -> Iterator[dict[str, Any]]
         return
     after = 0
     while True:
-        page = answer_of(client.get("/v1/manifests", params={"after": after, "limit": 1000}))
+        page = body_of(client.get("/v1/manifests", params={"after": after, "limit": 1000}))
         for issued in page["manifests"]:
             if issued["through"] >= copy.sequences[0]:
                 params = {"revision": issued["revision"]}
-                found = answer_of(client.get(f"/v1/manifests/{issued['day']}", params=params))
+                found = body_of(client.get(f"/v1/manifests/{issued['day']}", params=params))
                 yield found["manifest"]
                 yield from found["parts"]
                 if issued["through"] > copy.sequences[-1]:
@@ -138,7 +139,7 @@ def _feed(client: "httpx.Client", after: int, last: int) -> Iterator[dict[str, A
     with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
         task = progress.add_task("comparing with the feed", total=last - after)
         while after < last:
-            page = answer_of(client.get("/v1/feed", params={"after": after, "limit": min(PAGE, last - after)}))
+            page = body_of(client.get("/v1/feed", params={"after": after, "limit": min(PAGE, last - after)}))
             if not page["events"]:
                 return
             yield from page["events"]

@@ -7,8 +7,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from headend.cli.client import TokenOption, UrlOption, body_of, calling
 from headend.cli.output import print_json, print_table, stdout
-from headend.cli.remote import DEFAULT_URL, TOKEN_VARIABLE, answer_of, head_end
 
 __all__ = ["register"]
 
@@ -28,8 +28,8 @@ def collection(
     config: Annotated[
         Path | None, typer.Argument(metavar="[CONFIG]", help="Take the address from this configuration.")
     ] = None,
-    url: Annotated[str | None, typer.Option(help=f"Address of the head-end.  [default: {DEFAULT_URL}]")] = None,
-    token: Annotated[str | None, typer.Option(envvar=TOKEN_VARIABLE, help="A token with role read.")] = None,
+    url: UrlOption = None,
+    token: TokenOption = None,
     day: Annotated[str | None, typer.Option(help="Local day, 2026-11-21.  [default: yesterday]")] = None,
     meters: Annotated[int, typer.Option(min=0, max=100, help="How many of the meters that miss most are shown.")] = 20,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
@@ -38,8 +38,8 @@ def collection(
 
     Exit code 2: usage, or refused by the head-end; 3: no answer.
     """
-    with head_end(config, url, token) as client:
-        report = answer_of(client.get("/v1/collection-rate", params={} if day is None else {"day": day}))
+    with calling(config, url, token) as client:
+        report = body_of(client.get("/v1/collection-rate", params={} if day is None else {"day": day}))
     if json:
         print_json(report)
         return

@@ -25,11 +25,12 @@ from headend.feed.pusher_book import CursorBook
 from headend.feed.pusher_pace import Backoff, Pace
 from headend.feed.pusher_progress import Progress
 from headend.feed.pusher_status import SinkCounters, SinkStatus
+from headend.feed.sinks.settings import PushSettings
 from headend.feed.sinks.sink import Bad, Batch, BatchRefused, DestinationAway, Sink, time_of
 from headend.store.cursors import Parked, Saved
 from headend.store.writer import Execute
 
-__all__ = ["PushSettings", "Pusher"]
+__all__ = ["Pusher"]
 
 RANGES_MAX = 64  # stretches kept per destination; with so many, the live lane does not leave anything behind any more
 LIVE_IN_A_ROW_MAX = (
@@ -37,29 +38,6 @@ LIVE_IN_A_ROW_MAX = (
 )
 REFUSED_IN_A_ROW_MAX = 20  # nobody makes so many bad events in a row: it is the destination that is wrong
 IDLE_S = 60.0  # how often a lane without news looks up
-
-
-class PushSettings(Struct, frozen=True, kw_only=True):
-    """What every destination has, whatever its kind.
-
-    url: as shown, without secrets. batch_max, bytes_max: of one push. live_within, live_age_s: a destination that comes back gets the
-    newest events first, so many at most and none older; the rest follows in the second lane. live_per_s, back_fill_per_s: events, 0
-    for no limit. from_beginning: where a destination starts that was never served: at the oldest event there is, or at the next one.
-    protect_s: how long what it has not got is kept at least; None: for ever. park_max: more parked events make it wait.
-    """
-
-    name: str
-    kind: str
-    url: str
-    batch_max: int = 500
-    bytes_max: int = 1_000_000
-    live_within: int = 2000
-    live_age_s: float = 900.0
-    live_per_s: float = 0.0
-    back_fill_per_s: float = 2000.0
-    from_beginning: bool = True
-    protect_s: float | None = None
-    park_max: int = 100
 
 
 class Lane(Enum):

@@ -6,19 +6,18 @@ from collections.abc import Callable, Iterable, Sequence
 import structlog
 
 from headend.clock import Clock
-from headend.config_sinks import MqttSettings, SinkConfig, SubjectSettings
 from headend.errors import HeadendError
 from headend.feed.live import FeedSignal
 from headend.feed.pusher import Pusher
 from headend.feed.pusher_book import CursorBook
 from headend.feed.pusher_files import FilePusher
 from headend.feed.pusher_status import SinkStatus
-from headend.feed.sinks.day_files import DayFolder, FileSettings
+from headend.feed.sinks.day_files import DayFolder
 from headend.feed.sinks.mqtt import MqttSink
-from headend.feed.sinks.names import mqtt_topic, nats_subject
 from headend.feed.sinks.nats import NatsSink
+from headend.feed.sinks.settings import FileSettings, MqttSettings, NatsSettings, SinkConfig, WebhookSettings
 from headend.feed.sinks.sink import Sink
-from headend.feed.sinks.webhook import WebhookSettings, WebhookSink
+from headend.feed.sinks.webhook import WebhookSink
 from headend.store.cursors import Cursors, Parked
 from headend.store.writer import Execute
 
@@ -78,12 +77,11 @@ class Deliveries:
             return FilePusher(config.push, folder, book=book, signal=signal, clock=clock, execute=read, seed=seed)
         return Pusher(config.push, self._sink(far), book=book, signal=signal, clock=clock, execute=read, seed=seed)
 
-    def _sink(self, far: WebhookSettings | MqttSettings | SubjectSettings) -> Sink:
+    def _sink(self, far: WebhookSettings | MqttSettings | NatsSettings) -> Sink:
         if isinstance(far, MqttSettings):
-            topic = mqtt_topic(far.topic, self._name)
-            return MqttSink(far.broker, topic=topic, timeout_s=far.timeout_s, resolve=self._secret)
-        if isinstance(far, SubjectSettings):
-            return NatsSink(far.nats, subject=nats_subject(far.subject, self._name), resolve=self._secret)
+            return MqttSink(far, name=self._name, resolve=self._secret)
+        if isinstance(far, NatsSettings):
+            return NatsSink(far, name=self._name, resolve=self._secret)
         return WebhookSink(far, clock=self._clock, resolve=self._secret)
 
     def stop(self) -> None:

@@ -9,13 +9,13 @@ from msgspec.structs import asdict
 from headend.clock import Clock
 from headend.errors import StoreUnavailable
 from headend.feed.live import FeedSignal, Subscription
-from headend.feed.pusher import PushSettings
 from headend.feed.pusher_book import CursorBook
 from headend.feed.pusher_pace import Backoff
 from headend.feed.pusher_progress import Progress
 from headend.feed.pusher_status import SinkCounters, SinkStatus
 from headend.feed.sinks.day_files import DayFolder
 from headend.feed.sinks.formats import MissingExtra
+from headend.feed.sinks.settings import PushSettings
 from headend.store.cursors import Saved
 from headend.store.writer import Execute
 

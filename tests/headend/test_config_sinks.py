@@ -8,9 +8,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from headend.config_reader import Reader
-from headend.config_sinks import MqttSettings, SinkConfig, SinkTable, SubjectSettings, sinks_of
-from headend.feed.sinks.day_files import FileSettings
-from headend.feed.sinks.webhook import WebhookSettings
+from headend.config_sinks import SinkTable, sinks_of
+from headend.feed.sinks.settings import FileSettings, MqttSettings, NatsSettings, SinkConfig, WebhookSettings
 from tests.brokers import make_certificates
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
@@ -94,8 +93,8 @@ def test_a_stream_of_nats(tmp_path: Path) -> None:
     )
     assert problems == []
     assert sink is not None
-    assert isinstance(sink.far_end, SubjectSettings)
-    assert sink.far_end.nats.servers == ("nats://10.0.0.1", "nats://10.0.0.2:4223")
+    assert isinstance(sink.far_end, NatsSettings)
+    assert sink.far_end.servers == ("nats://10.0.0.1", "nats://10.0.0.2:4223")
     assert sink.far_end.subject == "headend.{name}.{kind}.{subject}"
 
 

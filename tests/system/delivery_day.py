@@ -13,8 +13,9 @@ from pathlib import Path
 import psutil
 
 from headend.feed.live import FeedSignal
-from headend.feed.pusher import Pusher, PushSettings
+from headend.feed.pusher import Pusher
 from headend.feed.pusher_book import CursorBook
+from headend.feed.sinks.settings import PushSettings
 from headend.feed.sinks.sink import Bad, Batch, DestinationAway, head_of
 from headend.model import Quality, Read
 from headend.store.cursors import Cursors

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from headend.clock import SystemClock
 from headend.feed.live import FeedSignal
-from headend.feed.pusher import Pusher, PushSettings
+from headend.feed.pusher import Pusher
 from headend.feed.pusher_book import CursorBook
-from headend.feed.sinks.webhook import WebhookSettings, WebhookSink
+from headend.feed.sinks.settings import PushSettings, WebhookSettings
+from headend.feed.sinks.webhook import WebhookSink
 from headend.store.cursors import Cursors
 from headend.store.store import open_store
 from headend.store.writer import own_thread

@@ -21,13 +21,13 @@ from paho.mqtt.properties import Properties
 from headend.clock import SystemClock
 from headend.concentrators.settings import BrokerSettings, BrokerUrl
 from headend.feed.live import FeedSignal
-from headend.feed.pusher import Pusher, PushSettings
+from headend.feed.pusher import Pusher
 from headend.feed.pusher_book import CursorBook
 from headend.feed.sinks.mqtt import MqttSink
-from headend.feed.sinks.names import mqtt_topic, nats_subject
-from headend.feed.sinks.nats import NatsSettings, NatsSink
+from headend.feed.sinks.nats import NatsSink
+from headend.feed.sinks.settings import MqttSettings, NatsSettings, PushSettings, WebhookSettings
 from headend.feed.sinks.sink import Sink
-from headend.feed.sinks.webhook import WebhookSettings, WebhookSink
+from headend.feed.sinks.webhook import WebhookSink
 from headend.store import Store
 from headend.store.cursors import Cursors
 from headend.store.writer import Execute, inline, own_thread
@@ -202,8 +202,10 @@ async def test_a_stream_of_nats_whose_server_is_killed_holds_exactly_the_feed(st
         await client.jetstream().add_stream(name="READS", subjects=["headend.>"])
         await client.close()
         sink = NatsSink(
-            NatsSettings(servers=(server.url,), stream="READS", timeout_s=5.0),
-            subject=nats_subject("headend.{name}.{kind}.{subject}", "west"),
+            NatsSettings(
+                servers=(server.url,), subject="headend.{name}.{kind}.{subject}", stream="READS", timeout_s=5.0
+            ),
+            name="west",
             resolve=str,
         )
         async with delivering(store, sink) as (pusher, grow):
@@ -281,11 +283,11 @@ async def test_behind_a_broker_that_dies_the_subscriber_has_exactly_the_feed(
         settings = BrokerSettings(
             name="upstream", url=BrokerUrl.parse(broker.url), client_id="headend-west-to-upstream", session_expiry_s=0
         )
-        topic = mqtt_topic("headend/{name}/{kind}/{subject}", "west")
+        far = MqttSettings(broker=settings, topic="headend/{name}/{kind}/{subject}", timeout_s=5.0)
         subscriber = Subscriber(broker)
         listening = asyncio.ensure_future(subscriber.run())
         await asyncio.to_thread(broker.wait_for, "billing")
-        sink = MqttSink(settings, topic=topic, timeout_s=5.0, resolve=str)
+        sink = MqttSink(far, name="west", resolve=str)
         async with delivering(store, sink) as (pusher, grow):
             kill = broker.kill if way == "killed" else broker.stop
             await kill_and_grow(pusher, grow, kill, broker.start, seed=3)

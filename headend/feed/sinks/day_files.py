@@ -18,36 +18,22 @@ import shutil
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import Struct
 
 from headend.feed.sinks.formats import FORMATS, Writing
+from headend.feed.sinks.settings import FileSettings
 from headend.feed.sinks.sink import time_of
 from headend.store.cursors import Cursors
 
-__all__ = ["DayFolder", "FileSettings", "Manifest", "WrittenFile"]
+__all__ = ["DayFolder", "Manifest", "WrittenFile"]
 
 CHUNK = 2000  # events read at once, about a megabyte
 CHUNK_BYTES_MAX = 8_000_000
 LEFT_OUT_MAX = 1000  # ids named in a manifest; their number is always told
 HASH_CHUNK = 1 << 20
 FREE_BYTES_MIN = 256 << 20
-
-
-class FileSettings(Struct, frozen=True, kw_only=True):
-    """format: a name in FORMATS. name: of the head-end, for the files' names. source: of its events, for the manifest.
-
-    close_after_s: how long after midnight a day's file is written, so that what was read before midnight is stored by then.
-    """
-
-    folder: Path
-    format: str
-    zone: ZoneInfo
-    name: str
-    source: str
-    close_after_s: float = 600.0
 
 
 class WrittenFile(Struct, frozen=True, kw_only=True):

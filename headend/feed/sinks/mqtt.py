@@ -23,6 +23,8 @@ from paho.mqtt.reasoncodes import ReasonCode
 from headend.concentrators.client import MqttClient, why
 from headend.concentrators.errors import BadBrokerUrl
 from headend.concentrators.settings import BrokerSettings
+from headend.feed.sinks.names import mqtt_topic
+from headend.feed.sinks.settings import MqttSettings
 from headend.feed.sinks.sink import Bad, Batch, DestinationAway, EventHead, head_of
 from headend.secrets import BadSecret
 
@@ -50,22 +52,21 @@ _WAITING = {
 
 
 class MqttSink:
-    """settings: of the broker; its session ends with each connection, since what is not acknowledged is sent again anyway.
+    """name: of the head-end. resolve: what is behind a reference.
 
-    topic: gives an event's topic. resolve: what is behind a reference.
+    The session with the broker ends with each connection: what was not acknowledged is sent again anyway.
     """
 
     def __init__(
         self,
-        settings: BrokerSettings,
+        settings: MqttSettings,
         *,
-        topic: Callable[[EventHead], str],
-        timeout_s: float,
+        name: str,
         resolve: Callable[[str], str],
     ) -> None:
-        self._settings = settings
-        self._topic = topic
-        self._timeout_s = timeout_s
+        self._settings = settings.broker
+        self._topic = mqtt_topic(settings.topic, name)
+        self._timeout_s = settings.timeout_s
         self._resolve = resolve
         self._client: _Publisher | None = None
 

@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from headend.feed.sinks.sink import Bad, Batch, DestinationAway, EventHead, head_of
+from headend.feed.sinks.names import nats_subject
+from headend.feed.sinks.settings import NatsSettings
+from headend.feed.sinks.sink import Bad, Batch, DestinationAway, head_of
 from headend.secrets import BadSecret
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.msg import Msg
 
-__all__ = ["NatsSettings", "NatsSink"]
+__all__ = ["NatsSink"]
 
 CONNECT_TIMEOUT_S = 5
 IN_FLIGHT_MAX = 200
@@ -29,21 +31,6 @@ PENDING_BYTES = 8 * 1024 * 1024
 HEADERS_BYTES = 1024  # they count as payload, too; an id is some hundred bytes
 CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
 TOO_LARGE = 10054  # error code of JetStream: message size exceeds maximum allowed
-
-
-class NatsSettings(Struct, frozen=True, kw_only=True):
-    """servers: nats:// or tls:// addresses. stream: the one that must take the events; "" for whichever does.
-
-    password, token: references.
-    """
-
-    servers: tuple[str, ...]
-    stream: str = ""
-    username: str = ""
-    password: str = ""
-    token: str = ""
-    tls: ssl.SSLContext | None = None
-    timeout_s: float = 10.0
 
 
 class _Refusal(Struct):
@@ -64,13 +51,11 @@ _answer_of = msgspec.json.Decoder(_Answer).decode
 
 
 class NatsSink:
-    """subject: gives an event's subject. resolve: what is behind a reference. nats-py is loaded at the first connection."""
+    """name: of the head-end. resolve: what is behind a reference. nats-py is loaded at the first connection."""
 
-    def __init__(
-        self, settings: NatsSettings, *, subject: Callable[[EventHead], str], resolve: Callable[[str], str]
-    ) -> None:
+    def __init__(self, settings: NatsSettings, *, name: str, resolve: Callable[[str], str]) -> None:
         self._settings = settings
-        self._subject = subject
+        self._subject = nats_subject(settings.subject, name)
         self._resolve = resolve
         self._link: _Link | None = None
 

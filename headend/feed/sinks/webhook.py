@@ -19,14 +19,14 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 import httpx
-from msgspec import Struct
 
 from headend.clock import Clock
+from headend.feed.sinks.settings import WebhookSettings
 from headend.feed.sinks.signature import BadSigningSecret, signed_headers, signing_keys
 from headend.feed.sinks.sink import Bad, Batch, BatchRefused, BatchTooLarge, DestinationAway
 from headend.secrets import BadSecret
 
-__all__ = ["WebhookSettings", "WebhookSink"]
+__all__ = ["WebhookSink"]
 
 MEDIA_TYPE = "application/cloudevents-batch+json; charset=utf-8"
 CONNECT_TIMEOUT_S = 10.0
@@ -49,17 +49,6 @@ _WAITING = {
 }
 _PARKING = (400, 422)
 _TOO_LARGE = 413
-
-
-class WebhookSettings(Struct, frozen=True, kw_only=True):
-    """secret, token: references, "env:NAME" or "file:PATH"; "" for none. tls: None for http://."""
-
-    url: str
-    secret: str = ""
-    token: str = ""
-    timeout_s: float = 30.0
-    gzip: bool = True
-    tls: ssl.SSLContext | None = None
 
 
 class WebhookSink:

@@ -8,8 +8,9 @@ from decimal import Decimal
 
 from headend.clock import Clock
 from headend.feed.live import FeedSignal
-from headend.feed.pusher import Pusher, PushSettings
+from headend.feed.pusher import Pusher
 from headend.feed.pusher_book import CursorBook
+from headend.feed.sinks.settings import PushSettings
 from headend.feed.sinks.sink import Bad, Batch, BatchRefused, BatchTooLarge, DestinationAway
 from headend.model import Quality, Read
 from headend.store import Store

@@ -20,7 +20,8 @@ import pytest
 
 from headend.feed.pusher_files import FilePusher
 from headend.feed.sinks import day_files, formats
-from headend.feed.sinks.day_files import DayFolder, FileSettings, Manifest
+from headend.feed.sinks.day_files import DayFolder, Manifest
+from headend.feed.sinks.settings import FileSettings
 from headend.model import Event, Quality, Read
 from headend.store import Store
 from headend.store.writer import inline

@@ -12,7 +12,7 @@ from aiomqtt import Client, Message, ProtocolVersion
 
 from headend.concentrators.settings import BrokerSettings, BrokerUrl
 from headend.feed.sinks.mqtt import MqttSink
-from headend.feed.sinks.names import mqtt_topic
+from headend.feed.sinks.settings import MqttSettings
 from headend.feed.sinks.sink import Bad, Batch, DestinationAway
 from tests.brokers import Broker, make_password_file, mosquitto
 from tests.headend.sinks.support import a_batch, resolve
@@ -33,7 +33,8 @@ async def a_sink(
         password="env:PASSWORD" if username else "",
         session_expiry_s=0,
     )
-    sink = MqttSink(settings, topic=mqtt_topic(topic, "west"), timeout_s=timeout_s, resolve=resolve)
+    far = MqttSettings(broker=settings, topic=topic, timeout_s=timeout_s)
+    sink = MqttSink(far, name="west", resolve=resolve)
     try:
         yield sink
     finally:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from headend.feed.sinks.names import nats_subject
-from headend.feed.sinks.nats import NatsSettings, NatsSink
+from headend.feed.sinks.nats import NatsSink
+from headend.feed.sinks.settings import NatsSettings
 from headend.feed.sinks.sink import DestinationAway
 from tests.headend.sinks.support import a_batch, resolve
 from tests.servers import NatsServer, free_port, nats_server
@@ -28,12 +28,13 @@ def server(tmp_path: Path) -> Iterator[NatsServer]:
 async def a_sink(url: str, *, stream: str = "", username: str = "", timeout_s: float = 5.0) -> AsyncIterator[NatsSink]:
     settings = NatsSettings(
         servers=(url,),
+        subject=SUBJECT,
         stream=stream,
         username=username,
         password="env:PASSWORD" if username else "",
         timeout_s=timeout_s,
     )
-    sink = NatsSink(settings, subject=nats_subject(SUBJECT, "west"), resolve=resolve)
+    sink = NatsSink(settings, name="west", resolve=resolve)
     try:
         yield sink
     finally:

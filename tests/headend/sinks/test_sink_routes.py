@@ -15,14 +15,12 @@ from headend.api import ApiDeps, Health, LineStatus, MeterStatus, create_app, se
 from headend.api.sink_routes import sink_routes
 from headend.cli import sink as sink_command
 from headend.clock import SystemClock
-from headend.config_sinks import SinkConfig
 from headend.feed.live import FeedSignal
-from headend.feed.pusher import PushSettings
 from headend.feed.pusher_deliveries import Deliveries
 from headend.feed.pusher_progress import Progress
 from headend.feed.pusher_retention import RetentionKeeper, RetentionPolicy
 from headend.feed.pusher_status import DeliveryCollector
-from headend.feed.sinks.webhook import WebhookSettings
+from headend.feed.sinks.settings import PushSettings, SinkConfig, WebhookSettings
 from headend.store import Tokens, Writer
 from headend.store.cursors import Cursors, Saved
 from headend.store.cursors_retention import Retention

@@ -13,9 +13,10 @@ import msgspec
 import pytest
 
 from headend.clock import SystemClock
+from headend.feed.sinks.settings import WebhookSettings
 from headend.feed.sinks.signature import BadSigningSecret, signed_headers, signing_keys
 from headend.feed.sinks.sink import BatchRefused, BatchTooLarge, DestinationAway
-from headend.feed.sinks.webhook import WebhookSettings, WebhookSink
+from headend.feed.sinks.webhook import WebhookSink
 from tests.brokers import make_certificates
 from tests.headend.sinks.support import SIGNING_SECRET, a_batch, resolve
 from tests.headend.support import START, StillClock

@@ -14,8 +14,9 @@ from zoneinfo import ZoneInfo
 import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
-from headend.feed.sinks.day_files import DayFolder, FileSettings, Manifest
+from headend.feed.sinks.day_files import DayFolder, Manifest
 from headend.feed.sinks.formats import FORMATS
+from headend.feed.sinks.settings import FileSettings
 from headend.store.cursors import Cursors
 from tests.headend.support import START, day_of_reads, new_store
 
