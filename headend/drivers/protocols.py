@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from functools import partial
 
-from protocols.modbus.session import ModbusSession
-
 from headend.drivers.dlt645 import Dlt645Driver
 from headend.drivers.line import Line, LineSession
 from headend.drivers.modbus import ModbusDriver
@@ -12,6 +10,7 @@ from headend.drivers.reading import Reader
 from headend.drivers.transport import LineUrl
 from protocols.dlt645.session import Session
 from protocols.exchange import Timing
+from protocols.modbus.session import ModbusSession
 
 __all__ = ["IN_FLIGHT_MAX", "PROTOCOLS", "TUNNEL_REPLY_TIMEOUT_S", "reader_of", "session_of", "timing_of"]
 

@@ -43,7 +43,8 @@ class StillConfigured(HeadendError):
 class Deliveries:
     """name: of the head-end. secret: what is behind a reference.
 
-    read: for reading the store and writing files, seconds at a time. write: for cursors, in the thread of the store's writer.
+    read: for reading the store. write: for cursors, in the thread of the store's writer. files: for writing a day's file, which may
+    take seconds, so that nobody else waits for it.
     """
 
     def __init__(
@@ -56,11 +57,13 @@ class Deliveries:
         clock: Clock,
         read: Execute,
         write: Execute,
+        files: Execute,
         secret: Callable[[str], str],
     ) -> None:
         self._cursors = cursors
         self._clock = clock
         self._read = read
+        self._files = files
         self._signal = signal
         self._name = name
         self._secret = secret
@@ -74,7 +77,9 @@ class Deliveries:
         far, book, signal, clock, read = config.far_end, self._book, self._signal, self._clock, self._read
         if isinstance(far, FileSettings):
             folder = DayFolder(far, self._cursors)
-            return FilePusher(config.push, folder, book=book, signal=signal, clock=clock, execute=read, seed=seed)
+            return FilePusher(
+                config.push, folder, book=book, signal=signal, clock=clock, execute=self._files, seed=seed
+            )
         return Pusher(config.push, self._sink(far), book=book, signal=signal, clock=clock, execute=read, seed=seed)
 
     def _sink(self, far: WebhookSettings | MqttSettings | NatsSettings) -> Sink:

@@ -58,6 +58,7 @@ class Site:
             clock=self.clock,
             read=inline,
             write=inline,
+            files=inline,
             secret=lambda reference: reference,
         )
         self.keeper = RetentionKeeper(
