@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -118,10 +119,16 @@ async def test_an_event_that_is_larger_than_the_broker_takes_is_named(tmp_path: 
 
 async def test_what_was_acknowledged_before_the_connection_broke_is_told(tmp_path: Path) -> None:
     batch = a_batch(20_000)
-    with mosquitto(tmp_path) as broker:
-        async with a_sink(broker.url) as sink:
+    with mosquitto(tmp_path, verbose=True) as broker:
+
+        def kill_in_the_middle() -> None:
+            while sum("Sending PUBACK" in line for line in list(broker.log)) < 3000:
+                time.sleep(0.01)
+            broker.kill()
+
+        async with a_sink(broker.url, timeout_s=20.0) as sink:
             assert await sink.push(a_batch(1)) == []
-            killing = threading.Timer(0.3, broker.kill)
+            killing = threading.Thread(target=kill_in_the_middle, daemon=True)
             killing.start()
             with pytest.raises(DestinationAway) as raised:
                 await sink.push(batch)
