@@ -12,11 +12,11 @@ import tomllib
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 from msgspec.structs import replace
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from headend.concentrators.settings import BrokerSettings, ConcentratorSettings
 from headend.config_brokers import BrokerTable, ConcentratorTable, brokers_of, concentrators_of
@@ -25,6 +25,7 @@ from headend.config_meters import meters_of
 from headend.config_ratios import RatioTable, ratios_of
 from headend.config_reader import Entry, Problem, Reader
 from headend.config_store import check_store_url, resolve_store_url
+from headend.config_words import ConfigTable, Name, Secret, Zone
 from headend.drivers.errors import BadLineUrl
 from headend.drivers.listener_settings import ListenerSettings
 from headend.drivers.protocols import IN_FLIGHT_MAX, timing_of
@@ -33,7 +34,7 @@ from headend.errors import ConfigError
 from headend.model import MeterRecord
 from headend.ratios import RatioFact
 from headend.scheduling.clock_check import ClockPolicy
-from headend.secrets import BadSecret, SecretRefs, is_reference
+from headend.secrets import BadSecret, SecretRefs
 from protocols.exchange import Timing
 
 __all__ = ["Config", "LineConfig", "PlanConfig", "Problem", "load_config"]
@@ -96,24 +97,10 @@ class Config(Struct, frozen=True, kw_only=True):
 # ------------------------------------------------------------------------------------------------ the file's shapes
 
 
-def _zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError(f"{name!r} is not a time zone; expected an IANA name such as Asia/Shanghai") from error
-    return name
-
-
 def _listen(text: str) -> str:
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
         raise ValueError(f"{text!r}; expected host:port, for example 127.0.0.1:8645")
-    return text
-
-
-def _name(text: str) -> str:
-    if not re.fullmatch(r"[\w.:-]{1,64}", text):
-        raise ValueError(f"{text!r}; expected 1 to 64 letters, digits, and . : _ -")
     return text
 
 
@@ -143,45 +130,34 @@ def _line_url(text: str) -> str:
     return text
 
 
-def _secret(text: str) -> str:
-    if not is_reference(text):
-        raise ValueError('expected "env:NAME" or "file:PATH"; secrets are never written into this file')
-    return text
-
-
-Name = Annotated[str, AfterValidator(_name)]
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class _Headend(_Table):
+class _Headend(ConfigTable):
     name: Name = "headend"
-    timezone: Annotated[str, AfterValidator(_zone)] = "Asia/Shanghai"
+    timezone: Zone = "Asia/Shanghai"
     store: Annotated[str, AfterValidator(check_store_url)] = "sqlite:///headend.db"
 
 
-class _Api(_Table):
+class _Api(ConfigTable):
     listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:8645"
 
 
-class _Control(_Table):
+class _Control(ConfigTable):
     enabled: bool = False
 
 
-class _Secrets(_Table):
-    password: Annotated[str, AfterValidator(_secret)] | None = None
-    operator: Annotated[str, AfterValidator(_secret)] | None = None
+class _Secrets(ConfigTable):
+    password: Secret | None = None
+    operator: Secret | None = None
 
 
-class _Clock(_Table):
+class _Clock(ConfigTable):
     correct: Literal["off", "broadcast", "write"] = "off"
     limit_s: Annotated[float, Field(ge=5, le=240, strict=False)] = 60.0
-    settlements: Annotated[list[Annotated[str, AfterValidator(_settlement)]], Field(max_length=3)] = ["0100"]
+    settlements: Annotated[
+        tuple[Annotated[str, AfterValidator(_settlement)], ...], Field(max_length=3, strict=False)
+    ] = ("0100",)
 
 
-class _Line(_Table):
+class _Line(ConfigTable):
     name: Name
     url: Annotated[str, AfterValidator(_line_url)]
     protocol: Literal["dlt645", "modbus-rtu", "modbus-tcp"] = "dlt645"
@@ -193,30 +169,30 @@ class _Line(_Table):
     in_flight: Annotated[int, Field(ge=1, le=IN_FLIGHT_MAX)] = 1
 
 
-class _Plan(_Table):
+class _Plan(ConfigTable):
     name: Name
     period: Annotated[str, AfterValidator(_period)]
     quantities: Annotated[list[str], Field(min_length=1)]
     back_fill: Annotated[str, AfterValidator(_look_back)] = "3d"
 
 
-class _Meter(_Table):
+class _Meter(ConfigTable):
     id: Name
     line: str
     address: str
     contract: str = "dlt645/base_2007"
     plan: str
-    password: Annotated[str, AfterValidator(_secret)] | None = None
+    password: Secret | None = None
 
 
-class _Sink(_Table):
+class _Sink(ConfigTable):
     name: Name
     kind: Literal["webhook", "mqtt", "nats", "file"]
     url: str
-    secret: Annotated[str, AfterValidator(_secret)] | None = None
+    secret: Secret | None = None
 
 
-_FATAL_TABLES: dict[str, type[_Table]] = {
+_FATAL_TABLES: dict[str, type[ConfigTable]] = {
     "headend": _Headend,
     "api": _Api,
     "control": _Control,

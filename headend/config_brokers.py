@@ -17,27 +17,20 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from firmware_contracts.concentrator_contract import load_concentrator
 from firmware_contracts.errors import ContractError
 from headend.concentrators.errors import BadBrokerUrl
 from headend.concentrators.settings import BrokerSettings, BrokerUrl, ConcentratorSettings
 from headend.config_reader import Entry, Reader, names
-from headend.secrets import is_reference
+from headend.config_words import ConfigTable, Name, Secret, Zone
 from protocols.errors import ProtocolError
 
 __all__ = ["BrokerTable", "ConcentratorTable", "brokers_of", "concentrators_of"]
 
 _DURATION_S = {"m": 60, "h": 3600, "d": 86400}
-
-
-def _name(text: str) -> str:
-    if not re.fullmatch(r"[\w.:-]{1,64}", text):
-        raise ValueError(f"{text!r}; expected 1 to 64 letters, digits, and . : _ -")
-    return text
 
 
 def _url(text: str) -> str:
@@ -48,24 +41,10 @@ def _url(text: str) -> str:
     return text
 
 
-def _secret(text: str) -> str:
-    if not is_reference(text):
-        raise ValueError('expected "env:NAME" or "file:PATH"; secrets are never written into this file')
-    return text
-
-
 def _duration(text: str) -> str:
     if not re.fullmatch(r"[1-9]\d{0,3}[mhd]", text):
         raise ValueError(f"{text!r}; expected minutes, hours or days such as 90m, 36h or 7d")
     return text
-
-
-def _zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError(f"{name!r} is not a time zone; expected an IANA name such as Asia/Shanghai") from error
-    return name
 
 
 def _client_id(text: str) -> str:
@@ -75,14 +54,9 @@ def _client_id(text: str) -> str:
 
 
 Duration = Annotated[str, AfterValidator(_duration)]
-Name = Annotated[str, AfterValidator(_name)]
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class BrokerTable(_Table):
+class BrokerTable(ConfigTable):
     """client_id: "" makes one of the head-end's name and the broker's. version: "5", or "3.1.1" for brokers that know no more."""
 
     name: Name
@@ -90,7 +64,7 @@ class BrokerTable(_Table):
     version: Literal["5", "3.1.1"] = "5"
     client_id: Annotated[str, AfterValidator(_client_id)] | None = None
     username: str = ""
-    password: Annotated[str, AfterValidator(_secret)] | None = None
+    password: Secret | None = None
     ca: str | None = None
     certificate: str | None = None
     key: str | None = None
@@ -100,16 +74,16 @@ class BrokerTable(_Table):
     clear_retained_commands: bool = False
 
 
-class ConcentratorTable(_Table):
+class ConcentratorTable(ConfigTable):
     """timezone, prefix: instead of what the contract says. settings: constants of its templates. silent_after: no message for this
     long is an alarm."""
 
     name: Name
     broker: str
     contract: str = "concentrator/hes_v1"
-    timezone: Annotated[str, AfterValidator(_zone)] | None = None
+    timezone: Zone | None = None
     prefix: str | None = None
-    settings: dict[str, str | int | bool] = {}
+    settings: Annotated[dict[str, str | int | bool], Field(default_factory=dict)]
     silent_after: Duration = "15m"
 
 

@@ -16,12 +16,13 @@ from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from headend.concentrators.errors import BadBrokerUrl
 from headend.concentrators.settings import BrokerSettings, BrokerUrl
-from headend.config_brokers import Duration, Name
+from headend.config_brokers import Duration
 from headend.config_reader import Entry, Reader
+from headend.config_words import Name, Secret
 from headend.feed.sinks.names import BadTemplate, mqtt_topic, nats_subject
 from headend.feed.sinks.settings import (
     FarEnd,
@@ -32,7 +33,6 @@ from headend.feed.sinks.settings import (
     SinkConfig,
     WebhookSettings,
 )
-from headend.secrets import is_reference
 
 __all__ = ["BadSinkUrl", "SinkTable", "sinks_of"]
 
@@ -54,13 +54,7 @@ class BadSinkUrl(ValueError):
     """Says what was expected."""
 
 
-def _secret(text: str) -> str:
-    if not is_reference(text):
-        raise ValueError('expected "env:NAME" or "file:PATH"; secrets are never written into this file')
-    return text
-
-
-Secret = Annotated[str, AfterValidator(_secret)]
+Secret = Secret
 
 
 class SinkTable(BaseModel):
