@@ -3,9 +3,9 @@
 import sys
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -20,6 +20,8 @@ from headend.store.rows import epoch_ms
 from headend.store.tables import channels, feed_batches, reads, sources
 
 __all__ = ["LAST", "Commits"]
+
+T = TypeVar("T")
 
 BATCH_MAX = 1000  # events per row: a reader that wants one event unpacks at most half a megabyte
 COMPRESSION = 1  # zlib's fastest; the events repeat each other so much that higher levels gain little
@@ -71,10 +73,17 @@ class Commits:
 
     def commit(self, items: Sequence[Item]) -> list[int | None]:
         """See `Store.commit`."""
+        return self.transact(lambda connection: (None, items), f"storing {len(items)} items")[1]
+
+    def transact(
+        self, work: Callable[[Connection], tuple[T, Sequence[Item]]], doing: str
+    ) -> tuple[T, list[int | None]]:
+        """See `Store.transact`."""
         with self._one_at_a_time:
             group = _Group([], [], [], [], [])
             try:
-                with writing(self._engine, f"storing {len(items)} items") as connection:
+                with writing(self._engine, doing) as connection:
+                    result, items = work(connection)
                     known = self._up_to_date(connection)
                     try:
                         self._number(connection, known, items, group)
@@ -86,7 +95,7 @@ class Commits:
                 self._forget(group)
                 raise
             known.last += len(group.events)
-            return group.results
+            return result, group.results
 
     def _up_to_date(self, connection: Connection) -> _Known:
         """What we remember, read anew unless the feed still ends where we left it.

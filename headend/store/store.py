@@ -7,10 +7,11 @@ gap, and never a lower number after a higher one.
 """
 
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import TypeVar
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from headend.model import Item, MeterClock, MeterRecord, Read, SlotState
 from headend.store import clocks, registry
@@ -21,6 +22,8 @@ from headend.store.rows import epoch_ms, from_epoch_ms, read_from_row
 from headend.store.tables import channels, feed_batches, reads, sources
 
 __all__ = ["Store", "open_store"]
+
+T = TypeVar("T")
 
 _ROWS_AT_ONCE = 32  # batches fetched per question, so that a long pull does not hold the whole feed in memory
 _METERS_AT_ONCE = 500  # per question; databases limit the number of parameters
@@ -85,6 +88,17 @@ class Store:
         model does not know).
         """
         return self._commits.commit(items)
+
+    def transact(
+        self, work: Callable[[Connection], tuple[T, Sequence[Item]]], doing: str
+    ) -> tuple[T, list[int | None]]:
+        """One transaction for rows of somebody's own tables and the items that tell of them: all durable at return, or nothing.
+
+        work: given the connection; its result is handed through, its items get the next feed numbers. It may be asked for what no
+        other writer can change meanwhile, and must not touch reads or feed itself. doing: for error texts, "recording an order".
+        Raises what `work` raises, and as `commit`.
+        """
+        return self._commits.transact(work, doing)
 
     # the feed
 

@@ -25,6 +25,7 @@ from typing import Protocol, TypeVar
 
 import structlog
 from msgspec import Struct
+from sqlalchemy import Connection
 
 from headend.clock import Clock
 from headend.errors import HeadendError, ItemRefused, StoreUnavailable, WriterFull
@@ -186,6 +187,19 @@ class Writer:
     def put(self, item: Item) -> None:
         """Queue the item without waiting; it becomes durable soon, in the order of putting. Raises WriterFull."""
         self._enqueue(item, None)
+
+    async def transact(self, work: Callable[[Connection], tuple[T, Sequence[Item]]], doing: str) -> T:
+        """`Store.transact` on the writer's thread, between two commits: durable at return. It does not wait for company.
+
+        Tried once: whoever needs the outcome decides about the next try. Cancelling stops the waiting, not the storing.
+        Raises what `work` raises, StoreUnavailable, ItemRefused.
+        """
+        result, numbers = await self._execute(lambda: self._store.transact(work, doing))
+        if (
+            last := max((number for number in numbers if number is not None), default=0)
+        ) and self._on_commit is not None:
+            self._on_commit(last)
+        return result
 
     async def submit(self, item: Item) -> int | None:
         """Wait until the item is durable; gives its feed number, None for a read stored already.

@@ -1,0 +1,8 @@
+"""Commands, their journal, obligations, policies and limits."""
+
+revision = "0009"
+down_revision = "0008"
+
+
+def upgrade() -> None:
+    pass
