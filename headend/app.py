@@ -51,8 +51,9 @@ from headend.secrets import SecretStore
 from headend.store.lock import sole_owner
 from headend.store.store import Store, open_store
 from headend.store.tokens import Tokens
-from headend.store.writer import Execute, Writer, own_thread
+from headend.store.writer import Execute, Writer
 from headend.supervision import Supervisor
+from headend.upstream import Threads, Upstream
 from protocols.dlt645.items import ItemSpec
 
 __all__ = ["HeadEnd", "run_service"]
@@ -75,10 +76,12 @@ class HeadEnd:
         clock: Clock,
         connect: Connect,
         execute: Execute,
+        threads: Threads | None = None,
         linger_s: float = COMMIT_LINGER_S,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
-        """new_id: of commands to concentrators."""
+        """execute: of the store's writer. threads: for what follows the feed; None: all in `execute`. new_id: of commands to
+        concentrators. Raises BadSecret, ConfigError."""
         self.signal = FeedSignal()
         ratios = Ratios(config.ratios)
         self.writer = Writer(
@@ -88,6 +91,14 @@ class HeadEnd:
             linger_s=linger_s,
             on_commit=self.signal.advance,
             prepare=ratios.applied if ratios else None,
+        )
+        self.upstream = Upstream(
+            config,
+            store,
+            self.writer,
+            signal=self.signal,
+            clock=clock,
+            threads=Threads.all_in(execute) if threads is None else threads,
         )
         self._supervisor = Supervisor()
         self._config = config
@@ -149,6 +160,7 @@ class HeadEnd:
             pollers = [
                 asyncio.create_task(keep(f"polling {name}", poller.run)) for name, poller in self._pollers.items()
             ]
+            followers = [asyncio.create_task(keep(name, run), name=name) for name, run in self.upstream.tasks()]
             try:
                 await stop.wait()
             finally:
@@ -156,7 +168,9 @@ class HeadEnd:
                     poller.stop()
                 await _within(STOP_S, *pollers)
                 await _within(STOP_S, *(line.wait_idle() for line in owners.values()))  # reads on demand
-                await _end([*pollers, *lines])
+                self.upstream.stop()
+                await _within(STOP_S, *(task for task in followers if task.get_name() != "retention"))
+                await _end([*pollers, *lines, *followers])
 
     def _make_pollers(self) -> dict[str, Poller]:
         stored = self._store.latest_slots()
@@ -285,7 +299,7 @@ class HeadEnd:
 
     def health(self) -> Health:
         """The store speaks for itself; a dead line is no problem of the service, a task of ours that fails is."""
-        return Health(problems=self._supervisor.problems)
+        return Health(problems=(*self._supervisor.problems, *self.upstream.problems()))
 
     def _plan_of(self, meter: MeterRecord) -> PlanConfig:
         return next(plan for plan in self._config.plans if plan.name == meter.plan)
@@ -361,12 +375,12 @@ async def run_service(
     """The whole service of one process, until SIGTERM or SIGINT. Raises StoreError, ListenError."""
     stop = stop or asyncio.Event()
     _stop_on_signals(stop)
-    with sole_owner(config.store), own_thread() as execute:
-        await _serve(config, execute, on_ready=on_ready, stop=stop)
+    with sole_owner(config.store), Threads.started() as threads:
+        await _serve(config, threads, on_ready=on_ready, stop=stop)
 
 
 async def _serve(
-    config: Config, execute: Execute, *, on_ready: Callable[[Listening], None], stop: asyncio.Event
+    config: Config, threads: Threads, *, on_ready: Callable[[Listening], None], stop: asyncio.Event
 ) -> None:
     clock = SystemClock()
     store = open_store(config.store, config.name)
@@ -380,13 +394,15 @@ async def _serve(
                 log.warning("an adopted DTU is not its line's any more", line=line_name, dtu=dtu)
             elif urls[line_name].dtu != dtu:
                 log.info("a line has an adopted DTU", line=line_name, dtu=dtu, instead_of=urls[line_name].dtu)
-        head_end = HeadEnd(config, store, clock=clock, connect=dial_in, execute=execute)
+        head_end = HeadEnd(config, store, clock=clock, connect=dial_in, execute=threads.write, threads=threads)
         head_end.signal.advance(store.last_sequence())
         registry = CollectorRegistry()
         registry.register(StoreCollector(head_end.writer, head_end.signal))
         registry.register(LineCollector(head_end.line_owners))
         registry.register(ListenerCollector(dial_in))
         registry.register(ConcentratorCollector(head_end.parks))
+        for collector in head_end.upstream.collectors():
+            registry.register(collector)
         deps = ApiDeps(
             name=config.name,
             store=store,
@@ -401,7 +417,12 @@ async def _serve(
         host = f"[{config.host}]" if ":" in config.host else config.host
         # What the feed's events look like.
         schemas = (asyncapi_document, list_schemas, event_schema, name_quantity)
-        routes = (*concentrator_routes(lambda: head_end.parks), *caller_routes(dial_in, store), *schemas)
+        routes = (
+            *concentrator_routes(lambda: head_end.parks),
+            *caller_routes(dial_in, store),
+            *schemas,
+            *head_end.upstream.routes(),
+        )
         async with serve(create_app(deps, routes=routes), f"{host}:{config.port}") as listening:
             log.info("head-end is running", api=listening.url, lines=len(config.lines), meters=len(config.meters))
             on_ready(listening)

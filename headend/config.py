@@ -10,6 +10,7 @@ import os
 import re
 import tomllib
 from collections.abc import Hashable, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
@@ -24,6 +25,7 @@ from headend.config_listeners import ListenerTable, Place, listeners_of
 from headend.config_meters import meters_of
 from headend.config_ratios import RatioTable, ratios_of
 from headend.config_reader import Entry, Problem, Reader
+from headend.config_sinks import SinkTable, sinks_of
 from headend.config_store import check_store_url, resolve_store_url
 from headend.config_words import ConfigTable, Name, Secret, Zone
 from headend.drivers.errors import BadLineUrl
@@ -31,13 +33,14 @@ from headend.drivers.listener_settings import ListenerSettings
 from headend.drivers.protocols import IN_FLIGHT_MAX, timing_of
 from headend.drivers.transport import LineUrl
 from headend.errors import ConfigError
+from headend.feed.sinks.settings import SinkConfig
 from headend.model import MeterRecord
 from headend.ratios import RatioFact
 from headend.scheduling.clock_check import ClockPolicy
 from headend.secrets import BadSecret, SecretRefs
 from protocols.exchange import Timing
 
-__all__ = ["Config", "LineConfig", "PlanConfig", "Problem", "load_config"]
+__all__ = ["Config", "LedgerSettings", "LineConfig", "PlanConfig", "Problem", "load_config"]
 
 PERIODS_S = (
     {f"{m}m": 60 * m for m in (1, 2, 3, 5, 10, 15, 20, 30, 60)}
@@ -66,8 +69,19 @@ class PlanConfig(Struct, frozen=True, kw_only=True):
     back_fill_s: int = 3 * 86400
 
 
+class LedgerSettings(Struct, frozen=True, kw_only=True):
+    """signing_key: reference to the key of manifests, "" for none. close_after_s: after midnight. target: of the collection rate."""
+
+    signing_key: str = ""
+    close_after_s: float = 5 * 3600.0
+    target: Decimal = Decimal("0.98")
+
+
 class Config(Struct, frozen=True, kw_only=True):
-    """store: SQLAlchemy URL, absolute. problems: what was left out and why."""
+    """store: SQLAlchemy URL, absolute. feed_retention_s: how long events and reads are kept at least; None: for ever.
+
+    problems: what was left out and why.
+    """
 
     path: Path
     name: str
@@ -79,7 +93,9 @@ class Config(Struct, frozen=True, kw_only=True):
     lines: tuple[LineConfig, ...]
     plans: tuple[PlanConfig, ...]
     meters: tuple[MeterRecord, ...]
-    sinks: tuple[str, ...]
+    sinks: tuple[SinkConfig, ...] = ()
+    feed_retention_s: int | None = None
+    ledger: LedgerSettings = LedgerSettings()
     ratios: tuple[RatioFact, ...] = ()
     listeners: Mapping[Place, ListenerSettings] = {}
     brokers: tuple[BrokerSettings, ...] = ()
@@ -116,6 +132,12 @@ def _look_back(text: str) -> str:
     return text
 
 
+def _retention(text: str) -> str:
+    if text != "off" and not re.fullmatch(r"[1-9]\d{0,3}d", text):
+        raise ValueError(f'{text!r}; expected days such as 400d, or "off" to keep everything')
+    return text
+
+
 def _settlement(text: str) -> str:
     if not re.fullmatch(r"(0[1-9]|1\d|2[0-8])([01]\d|2[0-3])", text):
         raise ValueError(f"{text!r}; expected day and hour as in the meters, 0100 for the first of the month at 00:00")
@@ -134,6 +156,7 @@ class _Headend(ConfigTable):
     name: Name = "headend"
     timezone: Zone = "Asia/Shanghai"
     store: Annotated[str, AfterValidator(check_store_url)] = "sqlite:///headend.db"
+    feed_retention: Annotated[str, AfterValidator(_retention)] = "off"
 
 
 class _Api(ConfigTable):
@@ -142,6 +165,12 @@ class _Api(ConfigTable):
 
 class _Control(ConfigTable):
     enabled: bool = False
+
+
+class _Ledger(ConfigTable):
+    signing_key: Secret | None = None
+    close_after_h: Annotated[float, Field(gt=4, le=48, strict=False)] = 5.0
+    target: Annotated[float, Field(gt=0, le=1, strict=False)] = 0.98
 
 
 class _Secrets(ConfigTable):
@@ -185,19 +214,13 @@ class _Meter(ConfigTable):
     password: Secret | None = None
 
 
-class _Sink(ConfigTable):
-    name: Name
-    kind: Literal["webhook", "mqtt", "nats", "file"]
-    url: str
-    secret: Secret | None = None
-
-
 _FATAL_TABLES: dict[str, type[ConfigTable]] = {
     "headend": _Headend,
     "api": _Api,
     "control": _Control,
     "secrets": _Secrets,
     "clock": _Clock,
+    "ledger": _Ledger,
 }
 _ENTRY_TABLES: dict[str, type[BaseModel]] = {
     "lines": _Line,
@@ -207,7 +230,7 @@ _ENTRY_TABLES: dict[str, type[BaseModel]] = {
     "plans": _Plan,
     "meters": _Meter,
     "ratios": RatioTable,
-    "sinks": _Sink,
+    "sinks": SinkTable,
 }
 
 
@@ -233,7 +256,7 @@ def load_config(path: Path) -> Config:
         if key not in known:
             reader.problem((key,), f"unknown key; expected one of {', '.join(known)}", fatal=True)
     tables = {name: reader.table(document, name, shape) for name, shape in _FATAL_TABLES.items()}
-    head, secrets, clock = tables["headend"], tables["secrets"], tables["clock"]
+    head, secrets, clock, ledger = tables["headend"], tables["secrets"], tables["clock"], tables["ledger"]
     store = _store(reader, head.store)
     written = {name: reader.entries(document, name, _ENTRY_TABLES[name]) for name in ENTRIES}
     lines = _lines(reader, written["lines"])
@@ -264,7 +287,10 @@ def load_config(path: Path) -> Config:
     ratios = ratios_of(
         reader, document, meters={record.id: record for record, _ in meters}, zone=ZoneInfo(head.timezone)
     )
-    sinks = [entry.good.name for entry in _uniquely_named(reader, written["sinks"]) if entry.good is not None]
+    sinks = sinks_of(
+        reader, _uniquely_named(reader, written["sinks"]), head_end=head.name, zone=ZoneInfo(head.timezone)
+    )
+    retention_s = _retention_s(reader, head.feed_retention, plans, close_after_s=ledger.close_after_h * 3600)
     if reader.fatal:
         raise ConfigError("\n".join(str(problem) for problem in (*reader.fatal, *reader.problems)))
     host, _, port = tables["api"].listen.rpartition(":")
@@ -281,7 +307,13 @@ def load_config(path: Path) -> Config:
         lines=tuple(lines.values()),
         plans=tuple(plans.values()),
         meters=tuple(record for record, _ in meters),
-        sinks=tuple(sinks),
+        sinks=tuple(sinks.values()),
+        feed_retention_s=retention_s,
+        ledger=LedgerSettings(
+            signing_key=ledger.signing_key or "",
+            close_after_s=ledger.close_after_h * 3600,
+            target=Decimal(str(ledger.target)),
+        ),
         ratios=tuple(ratios),
         listeners={place: settings for place, settings in listeners.items() if settings is not None},
         brokers=tuple(brokers.values()),
@@ -290,6 +322,22 @@ def load_config(path: Path) -> Config:
         clock=ClockPolicy(correct=clock.correct, limit_s=clock.limit_s, settlements=tuple(clock.settlements)),
         problems=tuple(reader.problems),
     )
+
+
+def _retention_s(reader: Reader, text: str, plans: Mapping[str, PlanConfig], *, close_after_s: float) -> int | None:
+    """What is still to be filled or closed must not be gone."""
+    if text == "off":
+        return None
+    kept_s = int(text[:-1]) * 86400
+    needed_s = max([close_after_s, *(plan.back_fill_s for plan in plans.values())]) + 86400
+    if kept_s < needed_s:
+        reader.problem(
+            ("headend", "feed_retention"),
+            f"{text!r} is less than a day more than the longest `back_fill` and `close_after_h` need; expected at least "
+            f"{-(-int(needed_s) // 86400)}d",
+            fatal=True,
+        )
+    return kept_s
 
 
 def _store(reader: Reader, text: str) -> str:

@@ -17,6 +17,7 @@ from headend.budgets import budgets_of
 from headend.cli.output import ExitCode, fail, print_json, print_table, stderr, stdout
 from headend.config import Config, load_config
 from headend.errors import ConfigError, HeadendError
+from headend.ledger.signing import make_keys
 from headend.observability import configure_logs
 from headend.scheduling.budget import LineBudget
 
@@ -62,6 +63,16 @@ address = "000000000001"          # the 12 digits printed on the meter
 contract = "dlt645/base_2007"
 plan = "residential"
 
+# Where the feed is pushed to; it can always be pulled from /v1/feed.
+# [[sinks]]
+# name = "billing"
+# kind = "webhook"                # webhook | mqtt | nats | file
+# url = "https://billing.example/reads"
+# secret = "env:BILLING_SECRET"   # signs every push
+
+[ledger]
+signing_key = "file:manifest-key.pem"   # signs the daily manifests; billing gets manifest-key.pub.pem once
+
 [control]
 enabled = false                   # a fresh installation cannot switch anything
 """
@@ -76,12 +87,14 @@ def register(app: typer.Typer) -> None:
 def init_command(
     directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to write headend.toml.")] = Path(),
 ) -> None:
-    """Write a commented headend.toml."""
+    """Write a commented headend.toml, and the keys that its manifests are signed with."""
     path = directory / "headend.toml"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as file:
             file.write(FIRST_CONFIG)
+        with contextlib.suppress(FileExistsError):  # those of a configuration that was removed: billing has them
+            make_keys(directory)
     except FileExistsError:
         fail(f"{path} exists already and is left as it is; remove it first, or give another directory")
     except OSError as error:
@@ -100,6 +113,7 @@ def check_command(
         loaded = load_config(config)
         budgets = budgets_of(loaded)
         problems = [str(problem) for problem in loaded.problems]
+        problems += _key_problems(loaded)
         problems += [f"line-time budget: {budget.text}" for budget in budgets if not budget.fits]
     except ConfigError as error:
         problems = str(error).splitlines()
@@ -120,12 +134,18 @@ def check_command(
             _print_budgets(budgets)
             verdict = "[green]ok:[/]" if not problems else f"[red]{len(problems)} problem(s);[/] usable all the same:"
             stdout.print(f"{verdict} {len(loaded.lines)} lines, {len(loaded.meters)} meters, {len(loaded.plans)} plans")
-            if loaded.sinks:
-                stdout.print(
-                    f"note: {len(loaded.sinks)} sink(s) are configured, but this version does not push; pull /v1/feed instead"
-                )
     if problems:
         raise typer.Exit(ExitCode.USAGE)
+
+
+def _key_problems(config: Config) -> list[str]:
+    from headend.upstream import signing_key_of  # what runs is not loaded for a check that stops earlier
+
+    try:
+        signing_key_of(config)
+    except HeadendError as error:
+        return [f"{config.path}: ledger.signing_key: {error}"]
+    return []
 
 
 def _print_budgets(budgets: Sequence[LineBudget]) -> None:
@@ -171,10 +191,6 @@ def run_command(
     loaded = load_config(config)
     for problem in loaded.problems:
         stderr.print(f"[bold yellow]left out:[/] {escape(str(problem))}")
-    if loaded.sinks:
-        stderr.print(
-            "[bold yellow]note:[/] sinks are configured, but this version does not push; pull /v1/feed instead"
-        )
 
     def on_ready(listening: "Listening") -> None:
         if json:

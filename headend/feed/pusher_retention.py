@@ -48,6 +48,7 @@ class RetentionKeeper:
     """Run `run()` in a task. tell: puts an event into the feed; None keeps alarms to logs, metrics and `problems`.
 
     execute: for reading. write: for deleting, in the thread of the store's writer, so that the two do not wait for each other's lock.
+    needed: the first event that somebody here has yet to look at, such as the ledger; it stays, whatever its age.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class RetentionKeeper:
         execute: Execute,
         write: Execute,
         tell: Callable[[Event], None] | None = None,
+        needed: Callable[[], int] | None = None,
     ) -> None:
         self.capacity: CapacityStatus | None = None
         self._policy = policy
@@ -71,6 +73,7 @@ class RetentionKeeper:
         self._execute = execute
         self._write = write
         self._tell = tell
+        self._needed = needed
         self._level = "ok"
         self._protection: dict[str, tuple[str, float]] = {}  # level and hours left, by destination
         self._log = structlog.get_logger(__name__)
@@ -186,6 +189,8 @@ class RetentionKeeper:
                     lambda limit=limit: self._cursors.first_since(limit)  # type: ignore[misc]
                 )
         first = keep_from(cutoff, progress, protected_from)
+        if self._needed is not None:
+            first = min(first, await self._execute(self._needed))
         batches = 0
         while pruned := await self._write(lambda: self._retention.prune_feed(first)):
             batches += pruned

@@ -57,13 +57,13 @@ async def inline(work: Callable[[], T], /) -> T:
 
 
 @contextmanager
-def own_thread() -> Iterator[Execute]:
+def own_thread(name: str = "store-writer") -> Iterator[Execute]:
     """Execute for the real service: the loop goes on reading meters while the disk works.
 
     The thread does nothing else and ends with the `with` block, after the work it is at: asyncio's default threads are shared
     with every HTTP request, and a few slow ones would hold up the commits.
     """
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="store-writer") as thread:
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix=name) as thread:
 
         async def execute(work: Callable[[], T], /) -> T:
             return await asyncio.get_running_loop().run_in_executor(thread, work)

@@ -295,3 +295,18 @@ def test_check_prints_each_problem_on_its_own_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert len([line for line in done.stdout.splitlines() if line.startswith("bad.toml:")]) == 2
     assert "Traceback" not in done.stderr
+
+
+def test_what_is_still_to_be_filled_or_closed_may_not_be_forgotten(tmp_path: Path) -> None:
+    text = GOOD.replace("[[lines]]", "[ledger]\nclose_after_h = 6\n\n[[lines]]", 1)
+    kept = text.replace('name = "luoyang-west"', 'name = "luoyang-west"\nfeed_retention = "4d"')
+    assert loaded(tmp_path, kept).feed_retention_s == 4 * 86400
+    assert loaded(tmp_path, kept).ledger.close_after_s == 6 * 3600
+    assert loaded(tmp_path, text).feed_retention_s is None
+    told = problems(tmp_path, kept.replace('"4d"', '"3d"'))  # back_fill is 3d by default
+    assert any("feed_retention" in one and "expected at least 4d" in one for one in told)
+
+
+def test_a_day_cannot_be_closed_before_its_daily_registers_are_read(tmp_path: Path) -> None:
+    told = problems(tmp_path, GOOD.replace("[[lines]]", "[ledger]\nclose_after_h = 4\n\n[[lines]]", 1))
+    assert any("ledger.close_after_h" in one for one in told)

@@ -31,7 +31,7 @@ async def run(*arguments: object) -> tuple[int, str]:
 
 
 async def headend(*arguments: object) -> tuple[int, str]:
-    return await run("-m", "tests.system.ledger_cli", *arguments)
+    return await run("-c", "from headend.cli.main import main; main()", *arguments)
 
 
 async def three_days(site: Site) -> None:

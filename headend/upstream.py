@@ -1,0 +1,152 @@
+"""All that stands between the store and billing: pushing, retention, the ledger of intervals. It follows the feed and adds to it."""
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from litestar.handlers import HTTPRouteHandler
+from msgspec import Struct
+from prometheus_client.registry import Collector
+
+from headend.api.ledger_routes import ledger_routes
+from headend.api.sink_routes import sink_routes
+from headend.clock import Clock
+from headend.config import Config
+from headend.feed.live import FeedSignal
+from headend.feed.pusher_deliveries import Deliveries
+from headend.feed.pusher_retention import RetentionKeeper, RetentionPolicy
+from headend.feed.pusher_status import DeliveryCollector
+from headend.ledger.duties import duties_of
+from headend.ledger.keeper import LedgerKeeper
+from headend.ledger.metrics import LedgerCollector
+from headend.ledger.signing import SigningKey
+from headend.ledger.view import LedgerView
+from headend.secrets import SecretStore
+from headend.store.cursors import Cursors
+from headend.store.cursors_retention import Retention
+from headend.store.ledger import LedgerBook
+from headend.store.store import Store
+from headend.store.writer import Execute, Writer, own_thread
+
+__all__ = ["Threads", "Upstream", "signing_key_of"]
+
+
+class Threads(Struct, frozen=True):
+    """Where blocking work runs, so that none waits for another's. write: also the store's writer. files: writes days into folders.
+    count: of the ledger, which goes through a day."""
+
+    write: Execute
+    read: Execute
+    files: Execute
+    count: Execute
+
+    @classmethod
+    def all_in(cls, execute: Execute) -> "Threads":
+        """For virtual time."""
+        return cls(execute, execute, execute, execute)
+
+    @classmethod
+    @contextmanager
+    def started(cls) -> "Iterator[Threads]":
+        """For the real service; they end with the `with` block."""
+        with ExitStack() as stack:
+            names = ("store-writer", "feed-reader", "day-files", "ledger")
+            yield cls(*(stack.enter_context(own_thread(name)) for name in names))
+
+
+def signing_key_of(config: Config) -> SigningKey | None:
+    """Of manifests; None when none is configured. Raises BadSecret, ConfigError."""
+    if not config.ledger.signing_key:
+        return None
+    secrets = SecretStore(config.secrets, base=config.path.resolve().parent)
+    return SigningKey.from_pem(secrets.resolve(config.ledger.signing_key))
+
+
+class Upstream:
+    """Raises BadSecret, ConfigError when the signing key cannot be used."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        writer: Writer,
+        *,
+        signal: FeedSignal,
+        clock: Clock,
+        threads: Threads,
+    ) -> None:
+        cursors, self._book = Cursors(store.engine), LedgerBook(store.engine)
+        key = signing_key_of(config)
+        self.deliveries = Deliveries(
+            config.sinks,
+            cursors,
+            name=config.name,
+            signal=signal,
+            clock=clock,
+            read=threads.read,
+            write=threads.write,
+            files=threads.files,
+            secret=SecretStore(config.secrets, base=config.path.resolve().parent).resolve,
+        )
+        self.retention = RetentionKeeper(
+            RetentionPolicy(
+                keep_s=config.feed_retention_s,
+                protect_s={sink.name: sink.push.protect_s for sink in config.sinks},
+            ),
+            name=config.name,
+            cursors=cursors,
+            retention=Retention(store.engine),
+            clock=clock,
+            execute=threads.read,
+            write=threads.write,
+            tell=writer.put,
+            needed=self._needed,
+        )
+        self.ledger = LedgerKeeper(
+            self._book,
+            writer,
+            duties_of(config),
+            zone=config.zone,
+            source=config.source,
+            clock=clock,
+            execute=threads.count,
+            key=key,
+            close_after_s=config.ledger.close_after_s,
+            target=config.ledger.target,
+        )
+        self._view = LedgerView(
+            self._book,
+            zone=config.zone,
+            clock=clock,
+            key=None if key is None else key.public,
+            target=config.ledger.target,
+        )
+
+    def _needed(self) -> int:
+        """The first event whose day is not closed yet."""
+        newest = self._book.newest()
+        return 1 if newest is None else newest.through + 1
+
+    def tasks(self) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
+        """What runs as long as the head-end, by name."""
+        for name, pusher in self.deliveries.pushers.items():
+            yield f"sink {name}", pusher.run
+        yield "retention", self.retention.run
+        yield "ledger", self.ledger.run
+
+    def stop(self) -> None:
+        """End after the step in hand; retention is to be cancelled."""
+        self.deliveries.stop()
+        self.ledger.stop()
+
+    def problems(self) -> Sequence[str]:
+        """For /healthz, which anybody may ask: no meter and no address in it."""
+        return (*self.ledger.problems, *self.retention.problems())
+
+    def collectors(self) -> Sequence[Collector]:
+        return (
+            DeliveryCollector(self.deliveries.statuses, lambda: self.retention.capacity),
+            LedgerCollector(self.ledger),
+        )
+
+    def routes(self) -> Sequence[HTTPRouteHandler]:
+        return (*sink_routes(self.deliveries, self.retention), *ledger_routes(self._view))
