@@ -11,6 +11,7 @@ from headend.api.ledger_routes import ledger_routes
 from headend.api.sink_routes import sink_routes
 from headend.clock import Clock
 from headend.config import Config
+from headend.errors import ConfigError, HeadendError
 from headend.feed.live import FeedSignal
 from headend.feed.pusher_deliveries import Deliveries
 from headend.feed.pusher_retention import RetentionKeeper, RetentionPolicy
@@ -54,15 +55,20 @@ class Threads(Struct, frozen=True):
 
 
 def signing_key_of(config: Config) -> SigningKey | None:
-    """Of manifests; None when none is configured. Raises BadSecret, ConfigError."""
+    """Of manifests; None when none is configured. Raises ConfigError."""
     if not config.ledger.signing_key:
         return None
     secrets = SecretStore(config.secrets, base=config.path.resolve().parent)
-    return SigningKey.from_pem(secrets.resolve(config.ledger.signing_key))
+    try:
+        return SigningKey.from_pem(secrets.resolve(config.ledger.signing_key))
+    except HeadendError as error:
+        raise ConfigError(
+            f"[ledger] signing_key: {error}; put the key back, or take `signing_key` out: manifests are not signed then"
+        ) from error
 
 
 class Upstream:
-    """Raises BadSecret, ConfigError when the signing key cannot be used."""
+    """Raises ConfigError when the signing key cannot be used."""
 
     def __init__(
         self,

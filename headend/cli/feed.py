@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 
 from headend.cli.client import ConfigArgument, TokenOption, UrlOption, body_of, calling
+from headend.cli.feed_export import export
 from headend.cli.feed_schema import schema
 from headend.cli.feed_verify import verify
 from headend.cli.output import ExitCode, fail, print_line, stdout
@@ -24,6 +25,7 @@ def register(app: typer.Typer) -> None:
     feed = typer.Typer(help="The numbered event feed of a running head-end.", no_args_is_help=True)
     feed.command("tail")(tail)
     feed.command("schema")(schema)
+    feed.command("export")(export)
     feed.command("verify")(verify)
     app.add_typer(feed, name="feed")
 

@@ -144,7 +144,7 @@ def _key_problems(config: Config) -> list[str]:
     try:
         signing_key_of(config)
     except HeadendError as error:
-        return [f"{config.path}: ledger.signing_key: {error}"]
+        return [f"{config.path}: {error}"]
     return []
 
 
