@@ -1,0 +1,280 @@
+"""Tables of prepaid supply, in a database of their own. Times are epoch milliseconds, UTC; days are numbers of local days since 1970.
+
+An entry names the book it takes from and the one it gives to, so that no transaction can be unbalanced. What a book holds is kept
+beside it and written in the same transaction; `check_books` compares it with the sum of all entries.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+__all__ = [
+    "account_meters",
+    "accounts",
+    "books",
+    "charges",
+    "contacts",
+    "customers",
+    "debits",
+    "entries",
+    "feed_cursor",
+    "flags",
+    "holders",
+    "metadata",
+    "notices",
+    "orders",
+    "outbox",
+    "payments",
+    "points",
+    "positions",
+    "premises",
+    "tenancies",
+    "usages",
+]
+
+metadata = MetaData()
+
+_Big = BigInteger().with_variant(Integer, "sqlite")
+
+customers = Table(
+    "customers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("identity_digest", Text, nullable=False),  # salted; the number itself is not kept
+    Column("identity_tail", Text, nullable=False),
+)
+
+premises = Table(
+    "premises",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("address", Text, nullable=False),
+    Column("is_submetered", SmallInteger, nullable=False),
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),  # ours: small, for the tables with a row a day
+    Column("id", Text, nullable=False, unique=True),
+    Column("customer", Text, ForeignKey("customers.id"), nullable=False),
+    Column("premises", Text, ForeignKey("premises.id"), nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("tariff", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("opened_on", Integer, nullable=False),
+    Column("closed_on", Integer),
+    Column("reminder_minor", _Big, nullable=False),
+    Column("topup_minor", _Big, nullable=False),
+    Column("bank", Text, nullable=False),
+    Column("is_large_household", SmallInteger, nullable=False),
+)
+
+account_meters = Table(
+    "account_meters",
+    metadata,
+    Column("account", Text, ForeignKey("accounts.id"), primary_key=True),
+    Column("meter", Text, primary_key=True),
+    Column("since", Integer, primary_key=True, autoincrement=False),
+    Column("until", Integer),
+    Index("account_meters_by_meter", "meter"),
+)
+
+contacts = Table(
+    "contacts",
+    metadata,
+    Column("account", Text, ForeignKey("accounts.id"), primary_key=True),
+    Column("since", _Big, primary_key=True, autoincrement=False),
+    Column("phone", Text, nullable=False),
+    Column("language", Text, nullable=False),
+    Column("is_reachable", SmallInteger, nullable=False),
+    Column("by", Text, nullable=False),
+)
+
+holders = Table(
+    "holders",
+    metadata,
+    Column("account", Text, ForeignKey("accounts.id"), primary_key=True),
+    Column("since", _Big, primary_key=True, autoincrement=False),
+    Column("customer", Text, ForeignKey("customers.id"), nullable=False),
+    Column("by", Text, nullable=False),
+)
+
+tenancies = Table(
+    "tenancies",
+    metadata,
+    Column("account", Text, ForeignKey("accounts.id"), primary_key=True),
+    Column("since", Integer, primary_key=True, autoincrement=False),
+    Column("landlord", Text, ForeignKey("customers.id"), nullable=False),
+    Column("until", Integer),
+    Index("tenancies_by_landlord", "landlord"),
+)
+
+books = Table(
+    "books",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("name", Text, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("balance_minor", _Big, nullable=False),
+    UniqueConstraint("name", "currency"),
+)
+
+entries = Table(
+    "entries",
+    metadata,
+    Column("number", _Big, primary_key=True, autoincrement=False),
+    Column("from_book", Integer, ForeignKey("books.id"), nullable=False),
+    Column("to_book", Integer, ForeignKey("books.id"), nullable=False),
+    Column("amount_minor", _Big, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("key", Text, nullable=False, unique=True),
+    Column("day", Integer, nullable=False),
+    Column("at", _Big, nullable=False),
+    Column("reference", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("reverses", _Big),
+    Index("entries_from", "from_book", "day"),
+    Index("entries_to", "to_book", "day"),
+)
+
+payments = Table(
+    "payments",
+    metadata,
+    Column("channel", Text, primary_key=True),
+    Column("receipt", Text, primary_key=True),
+    Column("account", Text, nullable=False),  # as the channel said it; of an unmatched one there may be no such account
+    Column("amount_minor", _Big, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("paid_at", _Big, nullable=False),
+    Column("received_at", _Big, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("entry", _Big),
+    Column("problem", Text, nullable=False),
+    Index("payments_by_account", "account", "paid_at"),
+    Index("payments_by_day", "channel", "paid_at"),
+)
+
+usages = Table(
+    "usages",
+    metadata,
+    Column("account", Integer, ForeignKey("accounts.number"), primary_key=True, autoincrement=False),
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("state", SmallInteger, nullable=False),  # 1: settled
+    Column("reason", Text),  # of an unsettled day
+    Column("used", LargeBinary),  # by band, msgpack; of a day that ends a longer stretch, all of it
+    Column("since", Integer),  # first day of that stretch
+    Column("revision", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+positions = Table(
+    "positions",
+    metadata,
+    Column("account", Integer, ForeignKey("accounts.number"), primary_key=True, autoincrement=False),
+    Column("day", Integer, nullable=False),  # the last settled one
+    Column("position", LargeBinary, nullable=False),
+)
+
+charges = Table(
+    "charges",
+    metadata,
+    Column("account", Integer, ForeignKey("accounts.number"), primary_key=True, autoincrement=False),
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("exact", Text, nullable=False),  # minor units
+    Column("minor", _Big, nullable=False),  # as booked with the day
+    Column("lines", LargeBinary, nullable=False),
+    Column("revision", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+notices = Table(
+    "notices",
+    metadata,
+    Column("account", Text, primary_key=True),
+    Column("episode", Integer, primary_key=True, autoincrement=False),  # counts up each time the account was put right
+    Column("step", Text, primary_key=True),
+    Column("created_at", _Big, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("reference", Text, nullable=False),
+    Column("sent_at", _Big),
+    Column("delivered_at", _Big),
+    Column("tries", Integer, nullable=False),
+    Column("problem", Text, nullable=False),
+)
+
+debits = Table(
+    "debits",
+    metadata,
+    Column("account", Text, primary_key=True),
+    Column("day", Integer, primary_key=True, autoincrement=False),  # once a settlement
+    Column("amount_minor", _Big, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("next_try_at", _Big),
+    Column("problem", Text, nullable=False),
+)
+
+points = Table(
+    "points",
+    metadata,
+    Column("account", Text, primary_key=True),
+    Column("month", Text, primary_key=True),  # at most once a month
+    Column("points", Integer, nullable=False),
+    Column("entry", _Big),
+)
+
+flags = Table(
+    "flags",
+    metadata,
+    Column("account", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),  # what an operator should look at
+    Column("since", _Big, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("evidence", Text, nullable=False),  # JSON object
+)
+
+orders = Table(
+    "orders",
+    metadata,
+    Column("key", Text, primary_key=True),  # idempotency key of the command
+    Column("account", Text, nullable=False),
+    Column("meter", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("episode", Integer, nullable=False),
+    Column("command", Text, nullable=False),  # id that the command interface gave; "" before
+    Column("state", Text, nullable=False),
+    Column("asked_at", _Big, nullable=False),
+    Column("changed_at", _Big, nullable=False),
+    Column("detail", Text, nullable=False),  # JSON object
+    Index("orders_by_account", "account"),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("number", _Big, primary_key=True, autoincrement=False),
+    Column("type", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("at", _Big, nullable=False),
+    Column("data", LargeBinary, nullable=False),  # JSON object
+)
+
+feed_cursor = Table(
+    "feed_cursor",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("sequence", _Big, nullable=False),
+)
