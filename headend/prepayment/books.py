@@ -1,31 +1,19 @@
 """The books: double entry, append-only, in integer minor units. Every function works inside its caller's transaction."""
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, func, insert, or_, select, update
+from sqlalchemy import Connection, case, func, insert, or_, select, update
 
 from headend.prepayment.errors import KeyReused
 from headend.prepayment.model import Cause, Entry, Posted, customer_book
+from headend.prepayment.rows import day_number, day_of, epoch_ms, from_epoch_ms
 from headend.prepayment.tables import books, entries
 
-__all__ = ["Booked", "balance_of", "balances_of", "check_books", "day_number", "day_of", "entries_of", "post"]
+__all__ = ["balance_of", "balances_of", "check_books", "entries_of", "post"]
 
-EPOCH = date(1970, 1, 1)
 _AT_ONCE = 500  # per question; databases limit the number of parameters
-_MILLISECOND = timedelta(milliseconds=1)
-_BEGIN = datetime(1970, 1, 1, tzinfo=UTC)
-
-Booked = Row[tuple[int, str, str, int, str, str, int, int, str, str, int | None]]
-
-
-def day_number(day: date) -> int:
-    return (day - EPOCH).days
-
-
-def day_of(number: int) -> date:
-    return EPOCH + timedelta(days=number)
 
 
 def post(connection: Connection, wanted: Sequence[Entry]) -> list[Posted]:
@@ -101,7 +89,7 @@ def entries_of(
             cause=Cause(row.cause),
             key=row.key,
             day=day_of(row.day),
-            at=_BEGIN + row.at * _MILLISECOND,
+            at=from_epoch_ms(row.at),
             reference=row.reference,
             note=row.note,
             reverses=row.reverses,
@@ -169,7 +157,7 @@ def _row(entry: Entry, ids: dict[tuple[str, str], int]) -> dict[str, Any]:
         "cause": entry.cause.value,
         "key": entry.key,
         "day": day_number(entry.day),
-        "at": (entry.at - _BEGIN) // _MILLISECOND,
+        "at": epoch_ms(entry.at),
         "reference": entry.reference,
         "note": entry.note,
         "reverses": entry.reverses,

@@ -168,7 +168,11 @@ class Posted(Struct, frozen=True):
 
 
 class Payment(Struct, frozen=True, kw_only=True):
-    """channel and receipt together are unique. paid_at: the channel's own time stamp, from which the customer's 24 hours run."""
+    """channel and receipt together are unique. paid_at: the channel's own time stamp, from which the customer's 24 hours run.
+
+    account: as the channel told it. booked_for: whose credit it is now, "" of nobody's. entry: that booked it last.
+    problem: why it is unmatched or reversed.
+    """
 
     channel: str
     receipt: str
@@ -178,6 +182,7 @@ class Payment(Struct, frozen=True, kw_only=True):
     paid_at: datetime
     received_at: datetime
     state: PaymentState = PaymentState.BOOKED
+    booked_for: str = ""
     entry: int | None = None
     problem: str = ""
 

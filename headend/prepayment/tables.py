@@ -154,7 +154,8 @@ payments = Table(
     metadata,
     Column("channel", Text, primary_key=True),
     Column("receipt", Text, primary_key=True),
-    Column("account", Text, nullable=False),  # as the channel said it; of an unmatched one there may be no such account
+    Column("account", Text, nullable=False),  # as the channel said it; there may be no such account
+    Column("booked_for", Text, nullable=False),  # "" of an unmatched one
     Column("amount_minor", _Big, nullable=False),
     Column("currency", Text, nullable=False),
     Column("paid_at", _Big, nullable=False),
@@ -162,7 +163,7 @@ payments = Table(
     Column("state", Text, nullable=False),
     Column("entry", _Big),
     Column("problem", Text, nullable=False),
-    Index("payments_by_account", "account", "paid_at"),
+    Index("payments_by_account", "booked_for", "paid_at"),
     Index("payments_by_day", "channel", "paid_at"),
 )
 
