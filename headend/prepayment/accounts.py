@@ -1,0 +1,503 @@
+"""Who has an account: enrolment, contacts, tenancies, move-out. Every function works inside its caller's transaction.
+
+Nothing that was true once is overwritten: contacts, holders, meters and tenancies have a since, and the newest counts.
+"""
+
+import hashlib
+import re
+from collections.abc import Collection, Iterator
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+from sqlalchemy import Connection, Select, func, insert, select, update
+
+from headend.prepayment.errors import AccountClosed, BadContact, NotEligible, UnknownAccount
+from headend.prepayment.model import (
+    Account,
+    AccountState,
+    Contact,
+    Customer,
+    Holder,
+    MeterOfAccount,
+    Premises,
+    Tenancy,
+)
+from headend.prepayment.money import MINOR_DIGITS
+from headend.prepayment.rows import day_number, day_of, epoch_ms, from_epoch_ms
+from headend.prepayment.tables import account_meters, accounts, contacts, customers, holders, premises, tenancies
+
+__all__ = [
+    "Enrolment",
+    "account_of",
+    "all_accounts",
+    "amounts",
+    "change_contact",
+    "change_holder",
+    "change_tariff",
+    "close",
+    "confirm",
+    "contact_of",
+    "contacts_of",
+    "customer_of",
+    "enrol",
+    "exchange_meter",
+    "holders_of",
+    "meters_of",
+    "of_landlord",
+    "of_meter",
+    "phone_number",
+    "premises_of",
+    "set_reachable",
+    "tenancies_of",
+]
+
+COUNTRY = "+86"
+_MOBILE = re.compile(r"1[3-9]\d{9}")
+_INTERNATIONAL = re.compile(r"\+[1-9]\d{6,14}")
+_ID = re.compile(r"[\w.:-]{1,64}")
+_DAY = timedelta(days=1)
+
+
+class Enrolment(Struct, frozen=True, kw_only=True):
+    """What a customer asks for and proves. identity: number of a document; only a digest of it and its last digits are kept.
+
+    reminder_minor, topup_minor: as the customer confirmed them; topup_minor is 0 without a bank agreement. landlord: a customer that is
+    known, "" for none.
+    """
+
+    account: str
+    customer: str
+    name: str
+    identity: str
+    premises: Premises
+    meters: tuple[str, ...]
+    phone: str
+    currency: str
+    tariff: str
+    reminder_minor: int
+    topup_minor: int = 0
+    bank: str = ""
+    language: str = "zh"
+    is_large_household: bool = False
+    landlord: str = ""
+
+
+def phone_number(text: str) -> str:
+    """As E.164. Raises BadContact."""
+    bare = re.sub(r"[ ()-]", "", text)
+    if _MOBILE.fullmatch(bare):
+        return COUNTRY + bare
+    if _INTERNATIONAL.fullmatch(bare):
+        return bare
+    raise BadContact(text)
+
+
+# ------------------------------------------------------------------------------------------------ enrolling
+
+
+def enrol(
+    connection: Connection,
+    wanted: Enrolment,
+    now: datetime,
+    opens_on: date,
+    *,
+    our_meters: Collection[str],
+    tariffs: Collection[str],
+    salt: bytes,
+    by: str,
+) -> Account:
+    """An account that waits for its agreement. our_meters: those that the utility reads. Raises NotEligible, BadContact."""
+    _check(connection, wanted, our_meters=our_meters, tariffs=tariffs)
+    phone = phone_number(wanted.phone)
+    _note_customer(connection, wanted, salt)
+    if connection.execute(select(premises.c.id).where(premises.c.id == wanted.premises.id)).first() is None:
+        connection.execute(
+            insert(premises), [{"id": wanted.premises.id, "address": wanted.premises.address, "is_submetered": 0}]
+        )
+    account = Account(
+        id=wanted.account,
+        customer=wanted.customer,
+        premises=wanted.premises.id,
+        currency=wanted.currency,
+        tariff=wanted.tariff,
+        state=AccountState.ENROLLED,
+        opened_on=opens_on,
+        reminder_minor=wanted.reminder_minor,
+        topup_minor=wanted.topup_minor,
+        bank=wanted.bank,
+        is_large_household=wanted.is_large_household,
+    )
+    number = (connection.execute(select(func.max(accounts.c.number))).scalar() or 0) + 1
+    connection.execute(insert(accounts), [_account_row(account) | {"number": number}])
+    rows = [
+        {"account": account.id, "meter": meter, "since": day_number(opens_on), "until": None} for meter in wanted.meters
+    ]
+    connection.execute(insert(account_meters), rows)
+    at = epoch_ms(now)
+    connection.execute(
+        insert(contacts),
+        [
+            {
+                "account": account.id,
+                "since": at,
+                "phone": phone,
+                "language": wanted.language,
+                "is_reachable": 1,
+                "by": by,
+            }
+        ],
+    )
+    connection.execute(insert(holders), [{"account": account.id, "since": at, "customer": wanted.customer, "by": by}])
+    if wanted.landlord:
+        row = {"account": account.id, "since": day_number(opens_on), "landlord": wanted.landlord, "until": None}
+        connection.execute(insert(tenancies), [row])
+    return account
+
+
+def confirm(connection: Connection, account: str, opens_on: date) -> Account:
+    """The customer has agreed: from this local day on, days are charged. Raises UnknownAccount, NotEligible."""
+    found = account_of(connection, account)
+    if found.state is not AccountState.ENROLLED:
+        raise NotEligible(f"account {account!r} is {found.state.value}; expected one that waits for its agreement")
+    _set(connection, account, state=AccountState.ACTIVE.value, opened_on=day_number(opens_on))
+    connection.execute(
+        update(account_meters).where(account_meters.c.account == account).values(since=day_number(opens_on))
+    )
+    return replace(found, state=AccountState.ACTIVE, opened_on=opens_on)
+
+
+def _check(connection: Connection, wanted: Enrolment, *, our_meters: Collection[str], tariffs: Collection[str]) -> None:
+    for name in ("account", "customer"):
+        if not _ID.fullmatch(getattr(wanted, name)):
+            raise NotEligible(f"{name} {getattr(wanted, name)!r}; expected 1 to 64 letters, digits, and . : _ -")
+    if connection.execute(select(accounts.c.id).where(accounts.c.id == wanted.account)).first():
+        raise NotEligible(f"account {wanted.account!r} exists already; expected a new customer number")
+    if not wanted.name.strip() or not wanted.identity.strip():
+        raise NotEligible("name and identity are empty; expected those of the document that was shown")
+    if wanted.premises.is_submetered or _is_submetered(connection, wanted.premises.id):
+        raise NotEligible(
+            f"premises {wanted.premises.id!r} are metered by their landlord and not by us: whoever owns the meter settles it"
+        )
+    if not wanted.meters:
+        raise NotEligible("no meter; expected the asset number of at least one")
+    for meter in wanted.meters:
+        if meter not in our_meters:
+            raise NotEligible(f"meter {meter!r} is none of ours; expected the asset number of a meter that we read")
+        other = of_meter(connection, meter)
+        if other is not None:
+            raise NotEligible(
+                f"meter {meter!r} belongs to account {other!r}, which is open; expected it to be closed first"
+            )
+    if wanted.currency not in MINOR_DIGITS:
+        raise NotEligible(f"currency {wanted.currency!r}; expected one of {', '.join(MINOR_DIGITS)}")
+    if wanted.tariff not in tariffs:
+        raise NotEligible(f"tariff {wanted.tariff!r}; expected one of {', '.join(sorted(tariffs))}")
+    _check_amounts(wanted.reminder_minor, wanted.topup_minor, wanted.bank)
+    if wanted.landlord and customer_of(connection, wanted.landlord) is None:
+        raise NotEligible(f"landlord {wanted.landlord!r} is no customer that is known")
+
+
+def _check_amounts(reminder_minor: int, topup_minor: int, bank: str) -> None:
+    if reminder_minor <= 0:
+        raise NotEligible(f"reminder_minor {reminder_minor}; expected more than 0: below it the first notice goes out")
+    if bool(topup_minor) is not bool(bank) or topup_minor < 0:
+        raise NotEligible(
+            f"topup_minor {topup_minor} with bank {bank!r}; expected both for automatic top-up, or neither (0 and empty)"
+        )
+
+
+def _is_submetered(connection: Connection, identity: str) -> bool:
+    found = connection.execute(select(premises.c.is_submetered).where(premises.c.id == identity)).scalar()
+    return bool(found)
+
+
+def _note_customer(connection: Connection, wanted: Enrolment, salt: bytes) -> None:
+    """Raises NotEligible when the customer number is somebody else's."""
+    identity = wanted.identity.strip().upper()
+    digest = hashlib.blake2b(identity.encode(), key=salt[:64], digest_size=16).hexdigest()
+    known = connection.execute(select(customers).where(customers.c.id == wanted.customer)).first()
+    if known is None:
+        row = {
+            "id": wanted.customer,
+            "name": wanted.name.strip(),
+            "identity_digest": digest,
+            "identity_tail": identity[-4:],
+        }
+        connection.execute(insert(customers), [row])
+    elif known.identity_digest != digest:
+        raise NotEligible(
+            f"customer {wanted.customer!r} is known with another document, which ends in {known.identity_tail}; expected the same one"
+        )
+
+
+# ------------------------------------------------------------------------------------------------ what changes
+
+
+def change_contact(
+    connection: Connection, account: str, phone: str, now: datetime, *, language: str | None = None, by: str
+) -> Contact:
+    """A new number is taken to be reachable until a notice shows otherwise. Raises UnknownAccount, BadContact."""
+    before = contact_of(connection, account)
+    contact = Contact(
+        account=account,
+        since=_after(before.since, now),
+        phone=phone_number(phone),
+        language=before.language if language is None else language,
+        by=by,
+    )
+    _add_contact(connection, contact)
+    return contact
+
+
+def set_reachable(connection: Connection, account: str, is_reachable: bool, now: datetime, *, by: str) -> Contact:
+    """What a notice has shown. Raises UnknownAccount."""
+    before = contact_of(connection, account)
+    if before.is_reachable is is_reachable:
+        return before
+    contact = replace(before, since=_after(before.since, now), is_reachable=is_reachable, by=by)
+    _add_contact(connection, contact)
+    return contact
+
+
+def change_holder(connection: Connection, account: str, customer: str, now: datetime, *, by: str) -> Holder:
+    """Another head of household, who is known as a customer. Raises UnknownAccount, NotEligible."""
+    found = account_of(connection, account)
+    if customer_of(connection, customer) is None:
+        raise NotEligible(f"customer {customer!r} is not known; expected one with name and document")
+    before = holders_of(connection, account)[-1]
+    holder = Holder(account=found.id, since=_after(before.since, now), customer=customer, by=by)
+    connection.execute(
+        insert(holders), [{"account": account, "since": epoch_ms(holder.since), "customer": customer, "by": by}]
+    )
+    _set(connection, account, customer=customer)
+    return holder
+
+
+def amounts(connection: Connection, account: str, *, reminder_minor: int, topup_minor: int, bank: str) -> Account:
+    """As the customer confirmed them. Raises UnknownAccount, NotEligible."""
+    found = account_of(connection, account)
+    _check_amounts(reminder_minor, topup_minor, bank)
+    _set(connection, account, reminder_minor=reminder_minor, topup_minor=topup_minor, bank=bank)
+    return replace(found, reminder_minor=reminder_minor, topup_minor=topup_minor, bank=bank)
+
+
+def change_tariff(connection: Connection, account: str, tariff: str, *, tariffs: Collection[str]) -> Account:
+    """From the first day that is not settled yet. Raises UnknownAccount, NotEligible."""
+    found = account_of(connection, account)
+    if tariff not in tariffs:
+        raise NotEligible(f"tariff {tariff!r}; expected one of {', '.join(sorted(tariffs))}")
+    _set(connection, account, tariff=tariff)
+    return replace(found, tariff=tariff)
+
+
+def exchange_meter(
+    connection: Connection, account: str, old: str, new: str, day: date, *, our_meters: Collection[str]
+) -> None:
+    """Another asset number measures from local day `day` on. Where the number stays, the head-end's own exchange is enough.
+
+    Raises UnknownAccount, NotEligible.
+    """
+    account_of(connection, account)
+    if new not in our_meters:
+        raise NotEligible(f"meter {new!r} is none of ours; expected the asset number of a meter that we read")
+    if (other := of_meter(connection, new)) is not None:
+        raise NotEligible(f"meter {new!r} belongs to account {other!r}, which is open")
+    held = [one for one in meters_of(connection, account) if one.meter == old and one.until is None]
+    if not held or held[0].since >= day:
+        raise NotEligible(f"meter {old!r} does not measure account {account!r} before {day}; expected one that does")
+    _end_meter(connection, account, old, day - _DAY)
+    row = {"account": account, "meter": new, "since": day_number(day), "until": None}
+    connection.execute(insert(account_meters), [row])
+
+
+def close(connection: Connection, account: str, last_day: date) -> Account:
+    """Nothing is charged after that local day. Whoever closes has settled it and moved what remained.
+
+    Raises UnknownAccount, AccountClosed.
+    """
+    found = account_of(connection, account)
+    if found.closed_on is not None:
+        raise AccountClosed(account, found.closed_on.isoformat())
+    for one in meters_of(connection, account):
+        if one.until is None:
+            _end_meter(connection, account, one.meter, last_day)
+    connection.execute(
+        update(tenancies)
+        .where(tenancies.c.account == account, tenancies.c.until.is_(None))
+        .values(until=day_number(last_day))
+    )
+    _set(connection, account, state=AccountState.CLOSED.value, closed_on=day_number(last_day))
+    return replace(found, state=AccountState.CLOSED, closed_on=last_day)
+
+
+def _end_meter(connection: Connection, account: str, meter: str, last_day: date) -> None:
+    own = account_meters.c
+    connection.execute(
+        update(account_meters)
+        .where(own.account == account, own.meter == meter, own.until.is_(None))
+        .values(until=day_number(last_day))
+    )
+
+
+def _set(connection: Connection, account: str, **values: Any) -> None:
+    connection.execute(update(accounts).where(accounts.c.id == account).values(values))
+
+
+def _add_contact(connection: Connection, contact: Contact) -> None:
+    row = {
+        "account": contact.account,
+        "since": epoch_ms(contact.since),
+        "phone": contact.phone,
+        "language": contact.language,
+        "is_reachable": int(contact.is_reachable),
+        "by": contact.by,
+    }
+    connection.execute(insert(contacts), [row])
+
+
+def _after(before: datetime, now: datetime) -> datetime:
+    """A clock that was set back does not put the newest before the one it replaces."""
+    return max(now, before + timedelta(milliseconds=1))
+
+
+# ------------------------------------------------------------------------------------------------ looking
+
+
+def account_of(connection: Connection, account: str) -> Account:
+    """Raises UnknownAccount."""
+    row = connection.execute(select(accounts).where(accounts.c.id == account)).first()
+    if row is None:
+        raise UnknownAccount(account)
+    return _account(row._mapping)
+
+
+def all_accounts(connection: Connection, *, after: str = "", limit: int | None = None) -> Iterator[Account]:
+    """By id; the next page begins after the last id of this one."""
+    statement: Select[Any] = select(accounts).where(accounts.c.id > after).order_by(accounts.c.id).limit(limit)
+    for row in connection.execute(statement):
+        yield _account(row._mapping)
+
+
+def of_meter(connection: Connection, meter: str) -> str | None:
+    """The open account that the meter measures now."""
+    statement = (
+        select(accounts.c.id)
+        .join(account_meters, account_meters.c.account == accounts.c.id)
+        .where(account_meters.c.meter == meter, account_meters.c.until.is_(None))
+    )
+    return connection.execute(statement).scalar()
+
+
+def meters_of(connection: Connection, account: str) -> list[MeterOfAccount]:
+    """All there have been, oldest first."""
+    own = account_meters.c
+    rows = connection.execute(select(account_meters).where(own.account == account).order_by(own.since, own.meter))
+    return [
+        MeterOfAccount(
+            account=row.account,
+            meter=row.meter,
+            since=day_of(row.since),
+            until=None if row.until is None else day_of(row.until),
+        )
+        for row in rows
+    ]
+
+
+def contacts_of(connection: Connection, account: str) -> list[Contact]:
+    """All there have been, oldest first."""
+    rows = connection.execute(select(contacts).where(contacts.c.account == account).order_by(contacts.c.since))
+    return [
+        Contact(
+            account=row.account,
+            since=from_epoch_ms(row.since),
+            phone=row.phone,
+            language=row.language,
+            is_reachable=bool(row.is_reachable),
+            by=row.by,
+        )
+        for row in rows
+    ]
+
+
+def contact_of(connection: Connection, account: str) -> Contact:
+    """The newest. Raises UnknownAccount."""
+    found = contacts_of(connection, account)
+    if not found:
+        raise UnknownAccount(account)
+    return found[-1]
+
+
+def holders_of(connection: Connection, account: str) -> list[Holder]:
+    """All there have been, oldest first."""
+    rows = connection.execute(select(holders).where(holders.c.account == account).order_by(holders.c.since))
+    return [
+        Holder(account=row.account, since=from_epoch_ms(row.since), customer=row.customer, by=row.by) for row in rows
+    ]
+
+
+def tenancies_of(connection: Connection, account: str) -> list[Tenancy]:
+    """All there have been, oldest first."""
+    return _tenancies(connection, select(tenancies).where(tenancies.c.account == account))
+
+
+def of_landlord(connection: Connection, landlord: str) -> list[Tenancy]:
+    """Of all accounts that this customer lets to."""
+    return _tenancies(connection, select(tenancies).where(tenancies.c.landlord == landlord))
+
+
+def customer_of(connection: Connection, customer: str) -> Customer | None:
+    row = connection.execute(select(customers).where(customers.c.id == customer)).first()
+    return None if row is None else Customer(id=row.id, name=row.name, identity_tail=row.identity_tail)
+
+
+def premises_of(connection: Connection, identity: str) -> Premises | None:
+    row = connection.execute(select(premises).where(premises.c.id == identity)).first()
+    return None if row is None else Premises(id=row.id, address=row.address, is_submetered=bool(row.is_submetered))
+
+
+def _tenancies(connection: Connection, statement: Select[Any]) -> list[Tenancy]:
+    return [
+        Tenancy(
+            account=row.account,
+            landlord=row.landlord,
+            since=day_of(row.since),
+            until=None if row.until is None else day_of(row.until),
+        )
+        for row in connection.execute(statement.order_by(tenancies.c.since, tenancies.c.account))
+    ]
+
+
+def _account(row: Any) -> Account:
+    return Account(
+        id=row["id"],
+        customer=row["customer"],
+        premises=row["premises"],
+        currency=row["currency"],
+        tariff=row["tariff"],
+        state=AccountState(row["state"]),
+        opened_on=day_of(row["opened_on"]),
+        closed_on=None if row["closed_on"] is None else day_of(row["closed_on"]),
+        reminder_minor=row["reminder_minor"],
+        topup_minor=row["topup_minor"],
+        bank=row["bank"],
+        is_large_household=bool(row["is_large_household"]),
+    )
+
+
+def _account_row(account: Account) -> dict[str, Any]:
+    return {
+        "id": account.id,
+        "customer": account.customer,
+        "premises": account.premises,
+        "currency": account.currency,
+        "tariff": account.tariff,
+        "state": account.state.value,
+        "opened_on": day_number(account.opened_on),
+        "closed_on": None,
+        "reminder_minor": account.reminder_minor,
+        "topup_minor": account.topup_minor,
+        "bank": account.bank,
+        "is_large_household": int(account.is_large_household),
+    }
