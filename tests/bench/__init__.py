@@ -9,6 +9,9 @@ process of its own so that its CPU time is its own, and what is compared is the 
     late       Modbus RTU over TCP with a tenth of the replies late: what is misattributed, beside pymodbus' async client
     memory     of an idle meter
     wire       how much of a slow line's time is used, beside PyPI `dlt645`
+    ingest     durable reads per second through writer and store, with and without truth checks, and bytes on disk per read
+    replay     events of the feed per second over HTTP, beside a plain file of the same bytes from the same server
+    drain      a backlog of a day of 1,000 meters to a webhook, an MQTT broker and a NATS stream
 
 `make bench` runs all of them; `python -m tests.bench --only modbus --rounds 3` one, and `--json` prints for programs.
 """

@@ -5,6 +5,7 @@ figures of a shared machine prove nothing by themselves.
 """
 
 import argparse
+import logging
 import os
 import platform
 import sys
@@ -16,15 +17,19 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from headend.drivers.protocols import IN_FLIGHT_MAX
+from headend.observability import configure_logs
 from tests.bench.decoding import measure_decoding
+from tests.bench.drain import measure_drain
 from tests.bench.figures import Figure
+from tests.bench.ingest import measure_ingest
 from tests.bench.late import measure_late
 from tests.bench.memory import measure_memory
 from tests.bench.modbus import measure_modbus
 from tests.bench.reading import measure_reading
+from tests.bench.replay import measure_replay
 from tests.bench.wire import measure_wire
 
-MEASUREMENTS = ("decoding", "reading", "modbus", "late", "memory", "wire")
+MEASUREMENTS = ("decoding", "reading", "modbus", "late", "memory", "wire", "ingest", "replay", "drain")
 
 
 def main() -> None:
@@ -42,6 +47,7 @@ def main() -> None:
         parser.error(f"in-flight must be from 1 to {IN_FLIGHT_MAX}, as on a line")
     if asked.rounds < 1 or asked.seconds <= 0 or asked.lines < 1 or asked.meters < 1:
         parser.error("rounds, seconds, lines and meters must be above zero")
+    configure_logs(level=logging.ERROR)
     found: dict[str, list[Figure]] = {}
     with Progress(
         SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=Console(stderr=True)
@@ -67,6 +73,12 @@ def main() -> None:
                 found[name] = measure_late(note=note)
             elif name == "wire":
                 found[name] = measure_wire(rounds=min(asked.rounds, 3), seconds=2 * asked.seconds, note=note)
+            elif name == "ingest":
+                found[name] = measure_ingest(rounds=min(asked.rounds, 3), note=note)
+            elif name == "replay":
+                found[name] = measure_replay(rounds=asked.rounds, note=note)
+            elif name == "drain":
+                found[name] = measure_drain(rounds=min(asked.rounds, 3), note=note)
             else:
                 found[name] = measure_memory(rounds=asked.rounds, meters=asked.meters, note=note)
     machine = _machine()

@@ -5,14 +5,17 @@ from decimal import Decimal
 
 from headend.quantities import plan_questions
 from tests.bench.decoding import measure_decoding
+from tests.bench.drain import measure_drain
 from tests.bench.far_end import far_end
 from tests.bench.figures import Figure, Goal, ratio, spread
+from tests.bench.ingest import measure_ingest
 from tests.bench.late import measure_late
 from tests.bench.memory import measure_memory
 from tests.bench.modbus import measure_modbus
 from tests.bench.prepared import DIS, amount_of, contract, reply_of
 from tests.bench.prepared_modbus import ALL, COUNT, START, TYPICAL, answer_of, is_of, meter, question, request_of
 from tests.bench.reading import measure_reading
+from tests.bench.replay import measure_replay
 
 
 def assert_positive(figures: list[Figure]) -> None:
@@ -77,3 +80,18 @@ def test_far_end_ends_with_its_caller_and_counts() -> None:
 def test_memory_of_few_meters_is_measured() -> None:
     figures = {figure.unit: figure for figure in measure_memory(rounds=1, meters=3)}
     assert figures["MiB"].low > 10
+
+
+def test_ingest_is_measured_and_every_read_is_stored() -> None:
+    figures = measure_ingest(rounds=1, meters=5, slots=20)
+    assert_positive(figures)
+    assert [figure.unit for figure in figures] == ["/s", "/s", "/s", "/s", "B", "B"]
+
+
+def test_every_way_of_replay_gives_every_event() -> None:
+    """Checked inside: the same bytes as the file, and as many events."""
+    assert_positive(measure_replay(rounds=1, events=12_000))
+
+
+def test_a_backlog_drains_to_every_kind_of_destination() -> None:
+    assert_positive(measure_drain(rounds=1, meters=10, slots=20))

@@ -32,7 +32,8 @@ class Consumer(BaseHTTPRequestHandler):
         events = json.loads(body)
         with self.database:
             self.database.executemany(
-                "INSERT INTO events VALUES (?, ?, ?, 1) ON CONFLICT (id) DO UPDATE SET times = times + 1",
+                "INSERT INTO events VALUES (?, ?, ?, 1, 0) "
+                "ON CONFLICT (id) DO UPDATE SET times = times + 1, changed = changed + (body <> excluded.body)",
                 [(event["id"], int(event["sequence"]), json.dumps(event)) for event in events],
             )
         self.answer(200)
@@ -46,16 +47,22 @@ class Consumer(BaseHTTPRequestHandler):
         return None
 
 
+class Server(HTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """A head-end that dies in the middle of a request is what it is here for."""
+
+
 def main(port: str, path: str, secret: str) -> None:
     database = sqlite3.connect(path, isolation_level="DEFERRED")
     database.execute("PRAGMA journal_mode=WAL")
     database.execute("PRAGMA synchronous=OFF")  # killed is not a power cut: what was written is there
     database.execute(
-        "CREATE TABLE IF NOT EXISTS events (id TEXT PRIMARY KEY, sequence INTEGER, body TEXT, times INTEGER) WITHOUT ROWID"
+        "CREATE TABLE IF NOT EXISTS events "
+        "(id TEXT PRIMARY KEY, sequence INTEGER, body TEXT, times INTEGER, changed INTEGER) WITHOUT ROWID"
     )
     database.commit()
     Consumer.database, Consumer.key = database, base64.b64decode(secret.removeprefix("whsec_"))
-    with HTTPServer(("127.0.0.1", int(port)), Consumer) as server:
+    with Server(("127.0.0.1", int(port)), Consumer) as server:
         print("ready", flush=True)
         server.serve_forever()
 

@@ -4,11 +4,12 @@ from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 
+import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headend.feed.envelope import encode_read
-from headend.model import Quality, Read
+from headend.model import Finding, Quality, Read
 from headend.store.packing import ReadPacker, channel_of
 from headend.store.rows import epoch_ms, quality_bits
 from protocols.values import Unit
@@ -18,6 +19,8 @@ zones = st.sampled_from([UTC, timezone(timedelta(hours=8)), timezone(-timedelta(
 moments = st.datetimes(datetime(1965, 1, 1), datetime(2200, 1, 1), timezones=zones)
 names = st.sampled_from(["M000001", "1-0:1.8.0", "di:00010000", "kWh"]) | st.text(max_size=12)
 qualities = st.lists(st.sampled_from([one for one in Quality if one is not Quality.MISSING]), min_size=1, max_size=7)
+
+findings = st.builds(Finding, names, st.dictionaries(names, st.text(max_size=8), max_size=3), st.booleans())
 
 
 def _to_the_ms(moment: datetime) -> datetime:
@@ -44,6 +47,7 @@ def any_read(draw: st.DrawFn) -> Read:
         occurred_at=draw(st.none() | moments),
         ratio=draw(st.sampled_from([Decimal(80), Decimal("1.25"), Decimal(3), Decimal("8000")])) if has_ratio else None,
         is_primary=has_ratio and draw(st.booleans()),
+        findings=tuple(draw(st.just([]) | st.lists(findings, max_size=3))),
     )
 
 
@@ -74,6 +78,7 @@ def test_the_event_is_the_envelope_s_own_bytes_and_the_row_has_every_field(
             sequence,
             None if read.occurred_at is None else epoch_ms(read.occurred_at),
             None if read.ratio is None else f"{'/' if read.is_primary else ''}{read.ratio}",
+            msgspec.json.encode(read.findings).decode() if read.findings else None,
         )
 
 

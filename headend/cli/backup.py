@@ -1,0 +1,81 @@
+"""`headend backup`, `headend restore`."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from headend.cli.output import print_json, stderr, stdout
+from headend.clock import SystemClock
+from headend.config import load_config
+
+__all__ = ["register"]
+
+PAGE = 4096
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The configuration file, headend.toml.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object, nothing else on standard output.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("backup")(backup_command)
+    app.command("restore")(restore_command)
+
+
+def backup_command(
+    config: ConfigFile,
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="A new file, or a folder to put one into.")],
+    json: Json = False,
+) -> None:
+    """Copy the store at one moment, while the head-end goes on or not."""
+    from headend.store.backup import back_up  # what other commands need not load
+
+    loaded = load_config(config)
+    with _bar("copying", PAGE) as show:
+        taken = back_up(loaded.store, target, SystemClock().now(), show)
+    if json:
+        print_json(msgspec.to_builtins(taken, enc_hook=str))
+        return
+    stdout.print(escape(f"backed up to {taken.path}: {taken.size >> 10} KB, events up to {taken.last_sequence}"))
+
+
+def restore_command(
+    config: ConfigFile,
+    backup: Annotated[Path, typer.Argument(metavar="BACKUP", help="A file that `headend backup` has made.")],
+    beyond: Annotated[int, typer.Option(min=0, help="Highest sequence that any consumer has, where it is known.")] = 0,
+    json: Json = False,
+) -> None:
+    """Put a backup into the place of the store; the head-end must not run. The former store is kept beside it.
+
+    The feed goes on far above what can have been given out since the backup; its first event says which numbers are void.
+    """
+    from headend.store.backup import restore
+
+    loaded = load_config(config)
+    with _bar("restoring", 1) as show:
+        restored = restore(loaded.store, backup, loaded.name, SystemClock().now(), beyond=beyond, show=show)
+    if json:
+        print_json(msgspec.to_builtins(restored, enc_hook=str))
+        return
+    stdout.print(
+        escape(
+            f"restored: events up to {restored.last_before}; the feed goes on with {restored.first_sequence}, and the numbers "
+            f"between are void"
+        )
+    )
+    if restored.replaced is not None:
+        stdout.print(escape(f"the former store is {restored.replaced}; remove it when nobody needs it any more"))
+
+
+@contextmanager
+def _bar(doing: str, unit: int) -> Iterator[Callable[[int, int], None]]:
+    """unit: bytes of what is counted."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=stderr, transient=True) as progress:
+        task = progress.add_task(doing, total=None)
+        yield lambda done, total: progress.update(task, completed=done * unit, total=total * unit)

@@ -1,0 +1,286 @@
+"""Backup of a store at work, and restoring one so that no number and no id is ever given to something else.
+
+A backup is one consistent moment of the store in one file; commits go on meanwhile, since readers of a write-ahead log do not hold
+up its writer. It is checked and synced before it gets its name.
+
+A restored store does not know what was given out between the backup and the loss. So its feed goes on far above anything that can have
+been. The numbers between are void (see restores.py); the first event behind them tells so. Destinations count as having what is
+void. The replaced file is kept beside the store.
+"""
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from msgspec import Struct
+from sqlalchemy import Connection, insert
+
+from headend.errors import ConfigError, HeadendError, StoreUnavailable
+from headend.feed.envelope import encode_event, iso_utc
+from headend.model import Event
+from headend.store.commits import LAST
+from headend.store.cursors import Cursors, Saved
+from headend.store.engine import connect, prepared_file, writing
+from headend.store.lock import sole_owner
+from headend.store.migrate import migrate
+from headend.store.restores import Void, void_after
+from headend.store.restores_tables import feed_restores
+from headend.store.rows import epoch_ms, from_epoch_ms
+from headend.store.tables import feed_batches
+
+__all__ = ["BackupTaken", "Restored", "back_up", "restore"]
+
+RESTORED_TYPE = "headend.service-status.v1"
+AHEAD = timedelta(days=1)  # interval ends that may have been given out before their time, by a clock that was fast
+PAGES_AT_ONCE = 1000  # 4 MB between two looks of the progress bar
+_FACTS = "backup_facts"  # a table that only backups have
+_COMPANIONS = ("-wal", "-shm", "-journal")
+
+Show = Callable[[int, int], None]  # done, of how many
+
+
+class BackupTaken(Struct, frozen=True, kw_only=True):
+    """last_sequence: of the newest event in it. size: bytes."""
+
+    path: Path
+    taken_at: datetime
+    last_sequence: int
+    size: int
+
+
+class Restored(Struct, frozen=True, kw_only=True):
+    """first_sequence: of the event that tells of it. replaced: where the former file is; None when there was none."""
+
+    backup_at: datetime
+    last_before: int
+    first_sequence: int
+    replaced: Path | None
+
+
+def back_up(url: str, target: Path, now: datetime, show: Show = lambda done, total: None) -> BackupTaken:
+    """Copy the store at `url` into the new file `target`, beside a running head-end or without one.
+
+    Raises ConfigError, StoreUnavailable.
+    """
+    file = _file_of(url)
+    if not file.exists():
+        raise ConfigError(f"there is no store {file} to back up; `headend run` makes it")
+    if target.is_dir():
+        target = target / f"{file.stem}-{now:%Y%m%dT%H%M%SZ}.backup"
+    if target.exists():
+        raise ConfigError(f"{target} exists and is not overwritten: give another name, or a folder")
+    part = target.with_name(f"{target.name}.part")
+    with _said(f"backing up {file} to {target}", remove=part):
+        if (free := shutil.disk_usage(target.parent).free) < file.stat().st_size:
+            raise StoreUnavailable(
+                f"{target.parent} has {free >> 20} MB free, the store has {file.stat().st_size >> 20} MB"
+            )
+        part.unlink(missing_ok=True)
+        part.touch(0o600)  # tokens and meters are in it: for nobody else while it is written
+        with closing(sqlite3.connect(file, isolation_level=None)) as source, closing(sqlite3.connect(part)) as copy:
+            # A read transaction holds the moment still: without it, every commit of the head-end would begin the copy anew.
+            source.execute("BEGIN")
+            source.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            source.backup(copy, pages=PAGES_AT_ONCE, progress=lambda _, left, total: show(total - left, total))
+            source.execute("COMMIT")
+            copy.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
+            last = _last_sequence(copy)
+            copy.execute(f"CREATE TABLE {_FACTS} (taken_at INTEGER NOT NULL, last_sequence INTEGER NOT NULL)")
+            copy.execute(f"INSERT INTO {_FACTS} VALUES (?, ?)", (epoch_ms(now), last))
+            copy.commit()
+            _check(copy, part)
+        shutil.copymode(file, part)
+        _sync(part)
+        os.link(part, target)  # refuses where somebody made the target meanwhile
+        part.unlink()
+        _sync(target.parent)
+    return BackupTaken(path=target, taken_at=now, last_sequence=last, size=target.stat().st_size)
+
+
+def restore(
+    url: str,
+    backup: Path,
+    name: str,
+    now: datetime,
+    *,
+    beyond: int = 0,
+    show: Show = lambda done, total: None,
+) -> Restored:
+    """Put the backup into the place of the store at `url`, whose head-end must not run.
+
+    name: the head-end's. beyond: a sequence that somebody is known to have. Raises StoreInUse, ConfigError, StoreUnavailable,
+    SchemaMismatch.
+    """
+    file = _file_of(url)
+    part = file.with_name(f"{file.name}.restoring")
+    with sole_owner(url), _said(f"restoring {backup} to {file}", remove=part):
+        taken_at, last = _facts(backup)
+        if taken_at > now:
+            raise ConfigError(
+                f"{backup} says it was taken at {iso_utc(taken_at)}, and it is {iso_utc(now)} here: set the clock of this "
+                f"machine first, how far the feed must go on depends on it"
+            )
+        for old in (part, *(Path(f"{part}{ending}") for ending in _COMPANIONS)):
+            old.unlink(missing_ok=True)
+        _copy(backup, part, show)
+        with closing(sqlite3.connect(part)) as copy:
+            _check(copy, backup)
+            copy.execute(f"DROP TABLE {_FACTS}")
+            copy.commit()
+        migrate(f"sqlite:///{part}")
+        void = void_after(last, now, max(beyond, _last_of(file)))
+        _make_void(part, name, void, taken_at, now)
+        with closing(sqlite3.connect(part)) as copy:  # and no log beside it
+            copy.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            copy.execute("PRAGMA journal_mode=DELETE")
+        if file.exists():
+            shutil.copymode(file, part)
+        _sync(part)
+        replaced = _set_aside(file, now)
+        os.replace(part, file)
+        _sync(file.parent)
+    return Restored(backup_at=taken_at, last_before=last, first_sequence=void.last + 1, replaced=replaced)
+
+
+def _make_void(file: Path, name: str, void: Void, taken_at: datetime, now: datetime) -> None:
+    """Everything that makes the copy a store that goes on behind the void, in one transaction but for the cursors, which may repeat."""
+    engine = connect(f"sqlite:///{file}")
+    data: dict[str, object] = {
+        "kind": "restored",
+        "state": "restored",
+        "last_before": void.first - 1,
+        "void_through": void.last,
+        "backup_at": iso_utc(taken_at),
+    }
+    event = Event(type=RESTORED_TYPE, subject=name, data=data, time=now)
+    try:
+        with writing(engine, "making numbers void") as connection:
+            values = {
+                "number": _restores(connection) + 1,
+                "restored_at": epoch_ms(now),
+                "backup_at": epoch_ms(taken_at),
+                "void_first": void.first,
+                "void_last": void.last,
+                "slots_through": epoch_ms(now + AHEAD),
+            }
+            connection.execute(insert(feed_restores), [values])
+            body = zlib.compress(encode_event(event, source=f"/headend/{name}", sequence=void.last + 1))
+            connection.execute(insert(feed_batches), [{"first": void.last + 1, "count": 1, "body": body}])
+        cursors = Cursors(engine)
+        known = cursors.all_progress().items()
+        cursors.save({name: Saved(progress=one.settled(void.first, void.last)) for name, one in known})
+    finally:
+        engine.dispose()
+
+
+def _restores(connection: Connection) -> int:
+    return int(connection.exec_driver_sql("SELECT count(*) FROM feed_restores").scalar_one())
+
+
+def _set_aside(file: Path, now: datetime) -> Path | None:
+    """Give the former store a second name; from then on the first may be overwritten. Its log goes along, so that it can be opened."""
+    if not file.exists():
+        for ending in _COMPANIONS:  # of a file that somebody removed: it would be taken for the restored one's
+            Path(f"{file}{ending}").unlink(missing_ok=True)
+        return None
+    aside = file.with_name(f"{file.name}.replaced-{now:%Y%m%dT%H%M%SZ}")
+    while aside.exists():
+        aside = aside.with_name(f"{aside.name}+")
+    os.link(file, aside)
+    for ending in _COMPANIONS:
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(f"{file}{ending}", f"{aside}{ending}")
+    return aside
+
+
+def _facts(backup: Path) -> tuple[datetime, int]:
+    """When it was taken, and its last sequence. Raises ConfigError."""
+    if not backup.is_file():
+        raise ConfigError(f"there is no backup {backup}")
+    try:
+        with closing(sqlite3.connect(f"{backup.absolute().as_uri()}?mode=ro", uri=True)) as opened:
+            taken_at, last = opened.execute(f"SELECT taken_at, last_sequence FROM {_FACTS}").fetchone()
+    except (sqlite3.Error, TypeError) as error:
+        raise ConfigError(
+            f"{backup} is not a backup made by `headend backup` ({error}): a plain copy of a store does not say when it was made"
+        ) from error
+    return from_epoch_ms(taken_at), int(last)
+
+
+def _last_of(file: Path) -> int:
+    """Newest event of the store that is to be replaced; 0 when it cannot be read, as is to be expected of one that was damaged."""
+    if not file.exists():
+        return 0
+    try:
+        with closing(sqlite3.connect(file)) as opened:
+            return _last_sequence(opened)
+    except sqlite3.Error:
+        return 0
+
+
+def _last_sequence(connection: sqlite3.Connection) -> int:
+    row = connection.execute(str(LAST.compile(compile_kwargs={"literal_binds": True}))).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _check(copy: sqlite3.Connection, path: Path) -> None:
+    found = copy.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise StoreUnavailable(f"{path} is damaged: {found}; use another backup")
+
+
+def _copy(source: Path, target: Path, show: Show) -> None:
+    total = source.stat().st_size
+    with (
+        source.open("rb") as reader,
+        open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as writer,
+    ):
+        while chunk := reader.read(PAGES_AT_ONCE * 4096):
+            writer.write(chunk)
+            show(reader.tell(), total)
+
+
+def _sync(path: Path) -> None:
+    """A file, or a folder's names."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:  # Windows has no folders that can be opened
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _file_of(url: str) -> Path:
+    file = prepared_file(url)
+    if file is None:
+        raise ConfigError(
+            "this store is a server's database: back it up with its own tools (pg_dump, or continuous archiving, which loses nothing)"
+        )
+    return file.resolve()
+
+
+@contextmanager
+def _said(doing: str, *, remove: Path) -> Iterator[None]:
+    """Errors in our words, and nothing half-done left behind. Raises StoreUnavailable."""
+    try:
+        yield
+    except HeadendError:
+        _tidy(remove)
+        raise
+    except (OSError, sqlite3.Error) as error:
+        _tidy(remove)
+        raise StoreUnavailable(f"{doing}: {error}") from error
+
+
+def _tidy(path: Path) -> None:
+    for ending in ("", *_COMPANIONS):
+        with contextlib.suppress(OSError):
+            Path(f"{path}{ending}").unlink(missing_ok=True)

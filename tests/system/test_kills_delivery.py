@@ -1,0 +1,376 @@
+"""The running head-end is killed (`kill -9`) at random moments while it reads and pushes: what its consumers hold is the truth.
+
+A webhook and an MQTT subscriber with a session keep what they acknowledge; the meters are simulated, read over TCP as fast as the
+machine goes. In the end both copies have every event once, every value is one that the meter's register had, every interval end has
+its read, and the day's signed manifest proves both copies.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import Struct
+
+from headend.app import COMMIT_LINGER_S
+from headend.clock import SystemClock
+from headend.config import load_config
+from headend.feed.live import FeedSignal
+from headend.ledger.signing import make_keys
+from headend.store import Store
+from headend.store.store import open_store
+from headend.store.writer import Writer, inline
+from headend.upstream import Threads, Upstream
+from tests.brokers import Broker, mosquitto
+from tests.system.mqtt_consumer import MqttConsumer
+from tests.system.processes import BIN, simulated_lines
+from tests.system.street_truth import StreetTruth, differences, id_of
+from tests.system.test_delivery import ROOT, SECRET, ConsumerProcess
+
+METERS = 900
+LINES = 8
+SEED = 3
+QUANTITIES = ["1-0:1.8.0", "1-0:1.8.1", "1-0:1.8.2", "1-0:1.8.3", "1-0:1.8.4", "1-0:2.8.0"]
+KILLS_MIN = 50
+STARTING_SHARE = 0.2  # of the lives end before the head-end is ready
+STARTING_S = 0.35
+BUSY_FACTOR = (
+    2.5  # the others end within so many times what it took to be ready: a busy machine needs longer for everything
+)
+ABSENT_EVERY = 10  # lives: then the MQTT subscriber is away for one
+READY_S = 60.0
+COMPLETE_S = 120.0
+NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+class Shifted:
+    """A Clock that is ahead by so much: the day of the kills is over there."""
+
+    def __init__(self, by: timedelta) -> None:
+        self._clock, self._by = SystemClock(), by
+
+    def now(self) -> datetime:
+        return self._clock.now() + self._by
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
+
+
+class Nursery:
+    """tests/system/nursery.py: `headend` processes that start in a quarter of a second."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.system.nursery", *arguments],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._alive: set[int] = set()
+        assert self._told() == "ready"
+
+    def start(self, *arguments: str | Path) -> int:
+        pid = int(self._ask([str(argument) for argument in arguments]))
+        self._alive.add(pid)
+        return pid
+
+    def end(self, pid: int, number: signal.Signals) -> int:
+        """How it ended."""
+        os.kill(pid, number)
+        code = int(self._ask(pid))
+        self._alive.discard(pid)
+        return code
+
+    def close(self) -> None:
+        for pid in list(self._alive):
+            self.end(pid, signal.SIGKILL)
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=20)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def _ask(self, asked: object) -> str:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.flush()
+        return self._told()
+
+    def _told(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, "the nursery has ended"
+        return line.strip()
+
+
+class Site(Struct, frozen=True):
+    """All parts of a run. store_file: looked into beside the head-end."""
+
+    config: Path
+    nursery: Nursery
+    webhook: ConsumerProcess
+    mqtt: MqttConsumer
+    truth: StreetTruth
+
+    @property
+    def store_file(self) -> Path:
+        return self.config.with_name("store.db")
+
+    def ask(self, statement: str, *parameters: object) -> Any:
+        """One value of the store; None when there is none, or no table yet."""
+        with contextlib.closing(sqlite3.connect(self.store_file, timeout=10)) as database:
+            try:
+                found = database.execute(statement, parameters).fetchone()
+            except sqlite3.OperationalError:
+                return None
+        return None if found is None else found[0]
+
+    @property
+    def said(self) -> int:
+        """Bytes that the head-ends have logged so far."""
+        log = self.config.with_name("nursery.log")
+        return log.stat().st_size if log.exists() else 0
+
+    def wait_ready(self, said: int) -> float:
+        """Until the head-end that was started after so many bytes serves; how long that took."""
+        began = time.monotonic()
+        log = self.config.with_name("nursery.log")
+        while not log.exists() or b'{"api":' not in log.read_bytes()[said:]:
+            assert time.monotonic() < began + READY_S, "the head-end does not come up"
+            time.sleep(0.01)
+        return time.monotonic() - began
+
+    def last_sequence(self) -> int:
+        return self.ask("SELECT max(first + count - 1) FROM feed_batches") or 0
+
+    def copies(self) -> dict[str, Mapping[str, Any]]:
+        return {"webhook": self.webhook.events(), "mqtt": self.mqtt.events}
+
+
+@contextmanager
+def a_site(folder: Path, *of_nursery: str, meters: int = METERS) -> Iterator[Site]:
+    street = ("--meters", str(meters), "--lines", str(LINES), "--seed", str(SEED), "--quirk", "reply_delay_s=0")
+    webhook = ConsumerProcess(folder)
+    with contextlib.ExitStack() as stack:
+        lines = stack.enter_context(simulated_lines("--listen", "tcp://127.0.0.1:0", *street))
+        broker = stack.enter_context(mosquitto(folder, settings=["max_inflight_messages 200"]))
+        webhook.start()
+        stack.callback(webhook.kill)
+        mqtt = MqttConsumer(broker.host, broker.port, "headend/#")
+        mqtt.come()
+        stack.callback(mqtt.go)
+        make_keys(folder)
+        (folder / "billing.secret").write_text(SECRET)
+        config = folder / "headend.toml"
+        config.write_text(config_text(folder, lines, webhook, broker))
+        nursery = Nursery(*of_nursery)
+        stack.callback(nursery.close)
+        yield Site(config, nursery, webhook, mqtt, StreetTruth(count=meters, seed=SEED, quantities=QUANTITIES))
+
+
+def config_text(folder: Path, lines: list[dict[str, Any]], webhook: ConsumerProcess, broker: Broker) -> str:
+    numbered = [(number, int(address)) for number, line in enumerate(lines) for address in line["meters"]]
+    rows = [f"{id_of(meter)},line-{line},{meter:012d},dlt645/base_2007,plan" for line, meter in numbered]
+    (folder / "meters.csv").write_text("\n".join(["id,line,address,contract,plan", *rows]))
+    head = f"""
+meters = "meters.csv"
+[headend]
+name = "under-test"
+timezone = "Asia/Shanghai"
+store = "sqlite:///{folder}/store.db"
+[api]
+listen = "127.0.0.1:0"
+[ledger]
+signing_key = "file:manifest-key.pem"
+[[plans]]
+name = "plan"
+period = "1m"
+quantities = {json.dumps(QUANTITIES)}
+# Little is "far", so that both lanes are at work in most lives.
+[[sinks]]
+name = "billing"
+kind = "webhook"
+url = "{webhook.url}"
+secret = "file:billing.secret"
+batch = 100
+live_within = 300
+back_fill_rate = 0
+[[sinks]]
+name = "broker"
+kind = "mqtt"
+url = "{broker.url}"
+batch = 100
+live_within = 300
+back_fill_rate = 0
+"""
+    return head + "".join(
+        f'[[lines]]\nname = "line-{number}"\nurl = "{line["url"]}"\n' for number, line in enumerate(lines)
+    )
+
+
+def kill_often(site: Site, kills: int, dice: random.Random) -> int:
+    """How many of the lives have added to the feed."""
+    fruitful = 0
+    before = site.last_sequence()
+    is_absent = False
+    for life in range(kills):
+        if life % ABSENT_EVERY == ABSENT_EVERY - 1:
+            site.mqtt.go()
+            is_absent = True
+        said = site.said
+        pid = site.nursery.start("run", site.config, "--json")
+        if dice.random() < STARTING_SHARE:
+            time.sleep(dice.uniform(0, STARTING_S))
+        else:
+            time.sleep(dice.uniform(0, BUSY_FACTOR * site.wait_ready(said)))
+        assert site.nursery.end(pid, signal.SIGKILL) == -signal.SIGKILL, "it had ended by itself"
+        if is_absent:
+            site.mqtt.come()
+            is_absent = False
+        now = site.last_sequence()
+        fruitful += now > before
+        before = now
+    return fruitful
+
+
+def live_to_the_end(site: Site) -> datetime:
+    """A last life that completes the interval ends that have begun; the last of them. It is stopped in order."""
+    pid = site.nursery.start("run", site.config, "--json")
+    wait_until(lambda: bool(site.ask("SELECT count(*) FROM reads")), 30)
+    last, expected = site.ask("SELECT max(slot) FROM reads"), len(site.truth.expected)
+    owed = "SELECT sum((? - first) / 60000 + 1) FROM (SELECT min(slot) AS first FROM reads GROUP BY channel)"
+    there = "SELECT count(*) FROM reads WHERE slot <= ? AND revision = 0"
+    wait_until(lambda: site.ask("SELECT count(DISTINCT channel) FROM reads") == expected, COMPLETE_S)
+    wait_until(lambda: site.ask(there, last) == site.ask(owed, last), COMPLETE_S)
+    assert site.nursery.end(pid, signal.SIGTERM) == 0
+    return datetime.fromtimestamp(last / 1000, UTC)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it does not come about"
+        time.sleep(0.05)
+
+
+async def close_the_day(site: Site) -> Store:
+    """What the head-end does on the next morning: the day's manifest, and both destinations get all there is."""
+    config = load_config(site.config)
+    store, signal_ = open_store(config.store, config.name), FeedSignal()
+    signal_.advance(store.last_sequence())
+    clock = Shifted(timedelta(hours=30))
+    async with Writer(store, inline, clock=clock, linger_s=COMMIT_LINGER_S, on_commit=signal_.advance) as writer:
+        upstream = Upstream(config, store, writer, signal=signal_, clock=clock, threads=Threads.all_in(inline))
+        tasks = [asyncio.ensure_future(run()) for name, run in upstream.tasks() if name != "retention"]
+
+        def is_done() -> bool:
+            statuses = upstream.deliveries.statuses()
+            return upstream.ledger.issued > 0 and all(one.state == "up" and not one.lag_events for one in statuses)
+
+        async with asyncio.timeout(60):
+            while not is_done():  # noqa: ASYNC110  (a server and a thread are waited for)
+                await asyncio.sleep(0.05)
+        upstream.stop()
+        await asyncio.gather(*tasks)
+    return store
+
+
+def verified(copy: Mapping[str, Any], folder: Path) -> tuple[int, str]:
+    """`headend feed verify` over a copy, with the manifests that are in it."""
+    path = folder / "copy.ndjson"
+    events = sorted(copy.values(), key=lambda event: int(event["sequence"]))
+    path.write_text("".join(json.dumps(event) + "\n" for event in events))
+    done = subprocess.run(
+        [BIN / "headend", "feed", "verify", path, "--key", folder / "manifest-key.pub.pem"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.timeout(3600)
+def test_killed_at_random_moments_both_consumers_hold_what_the_meters_had(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    kills = max(KILLS_MIN, request.config.getoption("--kills"))
+    with a_site(tmp_path) as site:
+        fruitful = kill_often(site, kills, random.Random(SEED))
+        complete_until = live_to_the_end(site)
+        store = asyncio.run(close_the_day(site))
+        last = store.last_sequence()
+        wait_until(lambda: len(site.mqtt.events) >= last, 20)
+        copies = site.copies()
+        feed = {event["id"]: event for event in map(json.loads, store.events_after(0, last))}
+        store.close()
+        for name, copy in copies.items():
+            assert differences(copy, site.truth, last=last, complete_until=complete_until) == [], name
+            assert copy == feed, name
+            code, told = verified(copy, tmp_path)
+            assert code == 0, f"{name}: {told}"
+        with contextlib.closing(sqlite3.connect(site.webhook.database)) as database:
+            repeats, changed = database.execute("SELECT sum(times - 1), sum(changed) FROM events").fetchone()
+        assert changed == 0
+        assert site.mqtt.changed == []
+        assert fruitful >= kills / 5, "too few lives read anything to prove something"
+        show_that_the_checks_can_fail(copies["webhook"], site.truth, last, complete_until, tmp_path)
+    print(
+        f"{kills} kills, {last} events, {fruitful} lives added some; repeated: webhook {repeats}, mqtt {site.mqtt.repeats}"
+    )
+
+
+def show_that_the_checks_can_fail(
+    good: Mapping[str, Any], truth: StreetTruth, last: int, complete_until: datetime, folder: Path
+) -> None:
+    """The same copy with one thing wrong, in the ways that a crash could make it wrong."""
+
+    def found(copy: Mapping[str, Any]) -> str:
+        return "; ".join(differences(copy, truth, last=last, complete_until=complete_until))
+
+    reads = [event for event in good.values() if event["type"] == "headend.read.v1" and event["data"]["value"]]
+    one, other = reads[len(reads) // 2], reads[len(reads) // 3]
+    lost = {identity: event for identity, event in good.items() if identity != one["id"]}
+    assert f"lost: [{one['sequence']}]" in found(lost)
+    assert f"read: [('{one['data']['meter']}', '{one['data']['obis']}'" in found(lost)
+    code, told = verified(lost, folder)
+    assert code == 6, told
+    twice = {**good, "read:again": {**one, "id": "read:again", "sequence": str(last + 1)}}
+    assert f"never sent: [{last + 1}]" in found(twice)
+    assert "read twice" in found(twice)
+    swapped = {**good, one["id"]: {**one, "data": {**one["data"], "value": other["data"]["value"]}}}
+    assert "never shown by the meter" in found(swapped)
+
+
+@pytest.mark.timeout(300)
+def test_a_head_end_that_moves_its_cursor_too_early_is_found_out(tmp_path: Path) -> None:
+    """The same run with a head-end that is broken on purpose: kills must cost it events, and the checks must say which."""
+    dice = random.Random(SEED)
+    with a_site(tmp_path, "--forgetful", meters=400) as site:
+        for _ in range(40):
+            kill_often(site, 1, dice)
+            came = {int(event["sequence"]) for event in site.webhook.events().values()}
+            settled = site.ask("SELECT sequence FROM cursors WHERE destination = 'billing'") or 0
+            if lost := set(range(1, settled + 1)) - came:
+                break
+        assert lost, "forty kills never hit a batch that was under way"
+        told = differences(
+            site.webhook.events(),
+            site.truth,
+            last=settled,
+            complete_until=NEVER,
+        )
+        assert any(f"lost: [{min(lost)}" in one for one in told), told
