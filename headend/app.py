@@ -37,6 +37,7 @@ from headend.drivers.reading import Question
 from headend.drivers.transport import Connect
 from headend.errors import UnknownMeter
 from headend.feed.live import FeedSignal
+from headend.guarding import TruthCollector, guard_of
 from headend.model import MeterClock, MeterRecord
 from headend.observability import ConcentratorCollector, LineCollector, ListenerCollector
 from headend.on_demand import OnDemandRead, answered, unanswered
@@ -49,6 +50,7 @@ from headend.scheduling.poller import MeterStatus, PlannedMeter, Poller
 from headend.scheduling.spare_time import SpareTime
 from headend.secrets import SecretStore
 from headend.store.lock import sole_owner
+from headend.store.reserve import DiskWatch, disk_of
 from headend.store.store import Store, open_store
 from headend.store.tokens import Tokens
 from headend.store.writer import Execute, Writer
@@ -77,6 +79,7 @@ class HeadEnd:
         connect: Connect,
         execute: Execute,
         threads: Threads | None = None,
+        disk: DiskWatch | None = None,
         linger_s: float = COMMIT_LINGER_S,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
@@ -91,11 +94,15 @@ class HeadEnd:
             linger_s=linger_s,
             on_commit=self.signal.advance,
             prepare=ratios.applied if ratios else None,
+            disk=disk,
         )
+        self._clocks = store.clocks()
+        self.guard = guard_of(config, store, clock=clock, clocks=self._clocks, ratios=ratios)
         self.upstream = Upstream(
             config,
             store,
             self.writer,
+            guard=self.guard,
             signal=self.signal,
             clock=clock,
             threads=Threads.all_in(execute) if threads is None else threads,
@@ -134,12 +141,12 @@ class HeadEnd:
                 writer=self.writer,
                 clock=clock,
                 secret=secrets.resolve,
+                guard=self.guard,
                 heard=self._heard,
             )
             for broker in config.brokers
         ]
         self._behind = ConcentratorMeters(self._parks, config.concentrators, clock=clock, new_id=new_id)
-        self._clocks = store.clocks()
         self._broadcasts = store.broadcasts()
         self._spare: dict[str, SpareTime] = {}
         self._loads = loads_of(config)
@@ -200,6 +207,7 @@ class HeadEnd:
                 status=self._status,
                 stored_at=partial(self._store.stored_at, meters=of_line[line.name]),
                 newest=newest,
+                guard=self.guard,
                 tries_max=line.retries + 1,
                 in_flight=line.in_flight,
             )
@@ -249,6 +257,7 @@ class HeadEnd:
             execute=self._execute,
             writer=self.writer,
             is_well=self._is_well,
+            guard=self.guard,
         )
         return SpareTime(line, keeper, filler, clock=self._clock, retries=SPARE_RETRIES)
 
@@ -383,6 +392,7 @@ async def _serve(
     config: Config, threads: Threads, *, on_ready: Callable[[Listening], None], stop: asyncio.Event
 ) -> None:
     clock = SystemClock()
+    disk = disk_of(config.store)
     store = open_store(config.store, config.name)
     dial_in = DialInConnect(config.listeners, clock=clock)
     try:
@@ -394,10 +404,13 @@ async def _serve(
                 log.warning("an adopted DTU is not its line's any more", line=line_name, dtu=dtu)
             elif urls[line_name].dtu != dtu:
                 log.info("a line has an adopted DTU", line=line_name, dtu=dtu, instead_of=urls[line_name].dtu)
-        head_end = HeadEnd(config, store, clock=clock, connect=dial_in, execute=threads.write, threads=threads)
+        head_end = HeadEnd(
+            config, store, clock=clock, connect=dial_in, execute=threads.write, threads=threads, disk=disk
+        )
         head_end.signal.advance(store.last_sequence())
         registry = CollectorRegistry()
         registry.register(StoreCollector(head_end.writer, head_end.signal))
+        registry.register(TruthCollector(head_end.guard))
         registry.register(LineCollector(head_end.line_owners))
         registry.register(ListenerCollector(dial_in))
         registry.register(ConcentratorCollector(head_end.parks))

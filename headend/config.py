@@ -17,12 +17,14 @@ from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 from msgspec.structs import replace
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from headend.concentrators.settings import BrokerSettings, ConcentratorSettings
+from headend.config_audit import AuditSettings, AuditTable
 from headend.config_brokers import BrokerTable, ConcentratorTable, brokers_of, concentrators_of
+from headend.config_control import ControlSettings, ControlTable, Customer, customers_of
 from headend.config_listeners import ListenerTable, Place, listeners_of
-from headend.config_meters import meters_of
+from headend.config_meters import connections_of, meters_of
 from headend.config_ratios import RatioTable, ratios_of
 from headend.config_reader import Entry, Problem, Reader
 from headend.config_sinks import SinkTable, sinks_of
@@ -34,6 +36,7 @@ from headend.drivers.protocols import IN_FLIGHT_MAX, timing_of
 from headend.drivers.transport import LineUrl
 from headend.errors import ConfigError
 from headend.feed.sinks.settings import SinkConfig
+from headend.intervals.registers import Connection
 from headend.model import MeterRecord
 from headend.ratios import RatioFact
 from headend.scheduling.clock_check import ClockPolicy
@@ -80,7 +83,7 @@ class LedgerSettings(Struct, frozen=True, kw_only=True):
 class Config(Struct, frozen=True, kw_only=True):
     """store: SQLAlchemy URL, absolute. feed_retention_s: how long events and reads are kept at least; None: for ever.
 
-    problems: what was left out and why.
+    connections, customers: by meter, where known. problems: what was left out and why.
     """
 
     path: Path
@@ -89,7 +92,6 @@ class Config(Struct, frozen=True, kw_only=True):
     store: str
     host: str
     port: int
-    control_enabled: bool
     lines: tuple[LineConfig, ...]
     plans: tuple[PlanConfig, ...]
     meters: tuple[MeterRecord, ...]
@@ -97,6 +99,10 @@ class Config(Struct, frozen=True, kw_only=True):
     feed_retention_s: int | None = None
     ledger: LedgerSettings = LedgerSettings()
     ratios: tuple[RatioFact, ...] = ()
+    connections: Mapping[str, Connection] = {}
+    customers: Mapping[str, Customer] = {}
+    control: ControlSettings = ControlSettings()
+    audit: AuditSettings = AuditSettings()
     listeners: Mapping[Place, ListenerSettings] = {}
     brokers: tuple[BrokerSettings, ...] = ()
     concentrators: tuple[ConcentratorSettings, ...] = ()
@@ -152,6 +158,11 @@ def _line_url(text: str) -> str:
     return text
 
 
+def _phases(given: object) -> object:
+    """In a table of meters it is text."""
+    return int(given) if isinstance(given, str) and given.isdecimal() else given
+
+
 class _Headend(ConfigTable):
     name: Name = "headend"
     timezone: Zone = "Asia/Shanghai"
@@ -161,10 +172,6 @@ class _Headend(ConfigTable):
 
 class _Api(ConfigTable):
     listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:8645"
-
-
-class _Control(ConfigTable):
-    enabled: bool = False
 
 
 class _Ledger(ConfigTable):
@@ -212,12 +219,20 @@ class _Meter(ConfigTable):
     contract: str = "dlt645/base_2007"
     plan: str
     password: Secret | None = None
+    current_max_a: Annotated[Decimal, Field(gt=0, le=10_000, strict=False)] | None = None
+    voltage_v: Annotated[Decimal, Field(ge=50, le=500_000, strict=False)] = Decimal(220)
+    phases: Annotated[Literal[1, 3], BeforeValidator(_phases)] = 1
+    feeder: Name = ""
+    customer_class: Name = ""
+    tariff_group: Name = ""
+    estimated_kw: Annotated[Decimal, Field(ge=0, le=100_000, strict=False)] | None = None
 
 
 _FATAL_TABLES: dict[str, type[ConfigTable]] = {
     "headend": _Headend,
     "api": _Api,
-    "control": _Control,
+    "control": ControlTable,
+    "audit": AuditTable,
     "secrets": _Secrets,
     "clock": _Clock,
     "ledger": _Ledger,
@@ -303,7 +318,6 @@ def load_config(path: Path) -> Config:
         store=store,
         host=host.strip("[]"),
         port=int(port),
-        control_enabled=tables["control"].enabled,
         lines=tuple(lines.values()),
         plans=tuple(plans.values()),
         meters=tuple(record for record, _ in meters),
@@ -315,6 +329,10 @@ def load_config(path: Path) -> Config:
             target=Decimal(str(ledger.target)),
         ),
         ratios=tuple(ratios),
+        connections=connections_of(meters),
+        customers=customers_of(meters),
+        control=ControlSettings.of(tables["control"]),
+        audit=AuditSettings.of(tables["audit"]),
         listeners={place: settings for place, settings in listeners.items() if settings is not None},
         brokers=tuple(brokers.values()),
         concentrators=tuple(concentrators.values()),

@@ -8,7 +8,7 @@ import csv
 import io
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from firmware_contracts.errors import ContractError
 from headend.config_reader import Entry, Reader, dotted, explain_errors, names
+from headend.intervals.registers import Connection
 from headend.model import MeterRecord
 from headend.quantities import (
     AnyContract,
@@ -30,7 +31,7 @@ from headend.quantities import (
 )
 from protocols.errors import BadAddress
 
-__all__ = ["meters_of", "rows_of"]
+__all__ = ["connections_of", "meters_of", "rows_of"]
 
 
 def meters_of(
@@ -74,6 +75,17 @@ def meters_of(
     if isinstance(table, str) and not meters and not reader.fatal:
         reader.problem(("meters",), f"{file} has no usable row; expected one meter a row at least", fatal=True)
     return meters
+
+
+def connections_of(meters: Iterable[tuple[MeterRecord, Any]]) -> dict[str, Connection]:
+    """What each meter's connection carries, where its current is given; one object for all that are alike."""
+    alike: dict[Connection, Connection] = {}
+    found: dict[str, Connection] = {}
+    for record, entry in meters:
+        if entry.current_max_a is not None:
+            one = Connection(current_max_a=entry.current_max_a, voltage_v=entry.voltage_v, phases=entry.phases)
+            found[record.id] = alike.setdefault(one, one)
+    return found
 
 
 def _by_name(entries: list[Entry]) -> dict[str, Entry]:

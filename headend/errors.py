@@ -4,6 +4,7 @@ HeadendError
 ├── ConfigError            the configuration cannot be used
 ├── StoreError             the store did not do what was asked
 │   ├── StoreUnavailable   full disk, locked file, lost connection: the same call may work later
+│   │   └── StoreFull      no space on the disk
 │   ├── StoreInUse         another head-end runs on this store
 │   ├── SchemaMismatch     the store's tables are not those of this program
 │   ├── ItemRefused        one item that can never be stored; the others can
@@ -21,6 +22,7 @@ __all__ = [
     "ListenError",
     "SchemaMismatch",
     "StoreError",
+    "StoreFull",
     "StoreInUse",
     "StoreUnavailable",
     "TokenError",
@@ -48,6 +50,10 @@ class StoreUnavailable(StoreError):
     """Full disk, locked file, lost connection: nothing was stored, and the same call may work later."""
 
     retryable = True
+
+
+class StoreFull(StoreUnavailable):
+    """No space on the disk: nothing was stored, and the same call works once there is room."""
 
 
 class StoreInUse(StoreError):

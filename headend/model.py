@@ -9,7 +9,18 @@ from msgspec import Struct
 
 from protocols.values import Unit
 
-__all__ = ["Event", "Item", "MeterClock", "MeterRecord", "PushedRead", "Quality", "Read", "SlotState"]
+__all__ = [
+    "Event",
+    "Finding",
+    "Item",
+    "JudgedRead",
+    "MeterClock",
+    "MeterRecord",
+    "PushedRead",
+    "Quality",
+    "Read",
+    "SlotState",
+]
 
 
 class Quality(enum.Enum):
@@ -27,6 +38,17 @@ class Quality(enum.Enum):
     BACK_FILLED = "back-filled"
 
 
+class Finding(Struct, frozen=True, omit_defaults=True):
+    """One rule of the truth checks broken, see `headend.intervals.findings.RULES`.
+
+    evidence: what it rests on, as text. is_held: the read is suspect; otherwise it is only remarked on.
+    """
+
+    rule: str
+    evidence: dict[str, str]
+    is_held: bool = True
+
+
 class Read(Struct, frozen=True, kw_only=True, gc=False):
     """One register of one meter for one interval end: captured, or known to be missing.
 
@@ -42,6 +64,7 @@ class Read(Struct, frozen=True, kw_only=True, gc=False):
     occurred_at: when a maximum demand happened, meter clock, UTC; None for everything else.
     ratio: of the transformers before the meter, what held at the interval end: a secondary amount times this is the primary one.
     None: none is known, or none applies. is_primary: the meter has multiplied by itself, `amount` is the primary side.
+    findings: of the truth checks, the root first; of a clean read none.
 
     The store and the feed keep times to the millisecond. Raises ValueError.
     """
@@ -60,6 +83,7 @@ class Read(Struct, frozen=True, kw_only=True, gc=False):
     occurred_at: datetime | None = None
     ratio: Decimal | None = None
     is_primary: bool = False
+    findings: tuple[Finding, ...] = ()
 
     def __post_init__(self) -> None:
         missing = Quality.MISSING in self.quality
@@ -94,6 +118,18 @@ class PushedRead(Struct, frozen=True):
     """
 
     read: Read
+
+
+class JudgedRead(Struct, frozen=True, gc=False):
+    """A read, and what its channel is remembered by from now on: both are stored in one commit, or neither.
+
+    history: as stored, see `headend.intervals.guard`. generation: of the history's baseline; what was learned before a fact moved the
+    baseline never replaces what was learned since.
+    """
+
+    read: Read | PushedRead
+    history: bytes
+    generation: int = 0
 
 
 class SlotState(Struct, frozen=True):
@@ -131,7 +167,7 @@ class Event(Struct, frozen=True, kw_only=True):
             raise ValueError(f"event {self.type} of {self.subject}: its data is not JSON: {error}") from error
 
 
-Item = Read | Event | PushedRead
+Item = Read | Event | PushedRead | JudgedRead
 
 
 class MeterRecord(Struct, frozen=True, kw_only=True, gc=False):

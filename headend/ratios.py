@@ -13,7 +13,7 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 from msgspec import Struct
 from msgspec.structs import replace
 
-from headend.model import Item, PushedRead, Read
+from headend.model import Item, JudgedRead, PushedRead, Read
 from protocols.values import Unit
 
 __all__ = ["BadRatio", "RatioFact", "Ratios", "other_side", "parse_ratio"]
@@ -103,6 +103,11 @@ class Ratios:
 
     def applied(self, item: Item) -> Item:
         """The read with the ratio that held for it; everything else as it is."""
+        if isinstance(item, JudgedRead):
+            judged = self.applied(item.read)
+            if judged is item.read or not isinstance(judged, Read | PushedRead):
+                return item
+            return JudgedRead(judged, item.history, item.generation)
         if isinstance(item, PushedRead):
             read = self.applied(item.read)
             return item if read is item.read or not isinstance(read, Read) else PushedRead(read)

@@ -1,4 +1,4 @@
-"""All that stands between the store and billing: pushing, retention, the ledger of intervals. It follows the feed and adds to it."""
+"""All that stands between the store and billing: pushing, retention, intervals and their ledger. It follows the feed and adds to it."""
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,6 +16,8 @@ from headend.feed.live import FeedSignal
 from headend.feed.pusher_deliveries import Deliveries
 from headend.feed.pusher_retention import RetentionKeeper, RetentionPolicy
 from headend.feed.pusher_status import DeliveryCollector
+from headend.interval_keeping import Intervals
+from headend.intervals.guard import Guard
 from headend.ledger.duties import duties_of
 from headend.ledger.keeper import LedgerKeeper
 from headend.ledger.metrics import LedgerCollector
@@ -33,24 +35,25 @@ __all__ = ["Threads", "Upstream", "signing_key_of"]
 
 class Threads(Struct, frozen=True):
     """Where blocking work runs, so that none waits for another's. write: also the store's writer. files: writes days into folders.
-    count: of the ledger, which goes through a day."""
+    count: of the ledger, which goes through a day. reckon: of intervals."""
 
     write: Execute
     read: Execute
     files: Execute
     count: Execute
+    reckon: Execute
 
     @classmethod
     def all_in(cls, execute: Execute) -> "Threads":
         """For virtual time."""
-        return cls(execute, execute, execute, execute)
+        return cls(execute, execute, execute, execute, execute)
 
     @classmethod
     @contextmanager
     def started(cls) -> "Iterator[Threads]":
         """For the real service; they end with the `with` block."""
         with ExitStack() as stack:
-            names = ("store-writer", "feed-reader", "day-files", "ledger")
+            names = ("store-writer", "feed-reader", "day-files", "ledger", "intervals")
             yield cls(*(stack.enter_context(own_thread(name)) for name in names))
 
 
@@ -76,6 +79,7 @@ class Upstream:
         store: Store,
         writer: Writer,
         *,
+        guard: Guard,
         signal: FeedSignal,
         clock: Clock,
         threads: Threads,
@@ -107,6 +111,9 @@ class Upstream:
             tell=writer.put,
             needed=self._needed,
         )
+        self.intervals = Intervals(
+            config, store, writer, signal=signal, clock=clock, execute=threads.reckon, baselines=guard
+        )
         self.ledger = LedgerKeeper(
             self._book,
             writer,
@@ -128,25 +135,28 @@ class Upstream:
         )
 
     def _needed(self) -> int:
-        """The first event whose day is not closed yet."""
+        """The first event whose day is not closed, or whose intervals are not told yet."""
         newest = self._book.newest()
-        return 1 if newest is None else newest.through + 1
+        unclosed = 1 if newest is None else newest.through + 1
+        return min(unclosed, self.intervals.keeper.needed)
 
     def tasks(self) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
         """What runs as long as the head-end, by name."""
         for name, pusher in self.deliveries.pushers.items():
             yield f"sink {name}", pusher.run
         yield "retention", self.retention.run
+        yield "intervals", self.intervals.keeper.run
         yield "ledger", self.ledger.run
 
     def stop(self) -> None:
         """End after the step in hand; retention is to be cancelled."""
         self.deliveries.stop()
+        self.intervals.keeper.stop()
         self.ledger.stop()
 
     def problems(self) -> Sequence[str]:
         """For /healthz, which anybody may ask: no meter and no address in it."""
-        return (*self.ledger.problems, *self.retention.problems())
+        return (*self.intervals.keeper.problems, *self.ledger.problems, *self.retention.problems())
 
     def collectors(self) -> Sequence[Collector]:
         return (
@@ -155,4 +165,8 @@ class Upstream:
         )
 
     def routes(self) -> Sequence[HTTPRouteHandler]:
-        return (*sink_routes(self.deliveries, self.retention), *ledger_routes(self._view))
+        return (
+            *sink_routes(self.deliveries, self.retention),
+            *ledger_routes(self._view),
+            *self.intervals.routes(),
+        )

@@ -181,16 +181,18 @@ class Record:
         return f"{self.digest}  {self.id}\n"
 
 
-def read_copy(lines: Iterable[bytes]) -> tuple[list[Record], list[Json], bool, list[str]]:
-    """Records by sequence, manifest events, whether there are whole events, and what is wrong with single lines."""
+def read_copy(lines: Iterable[bytes]) -> tuple[list[Record], list[Json], bool, list[range], list[str]]:
+    """Records by sequence, manifest events, whether there are whole events, void numbers, and what is wrong with single lines."""
     records: dict[int, Record] = {}
     manifests: list[Json] = []
     problems: list[str] = []
+    voids: list[range] = []
     highest, has_envelopes = 0, False
     for place, line in ((place, line) for place, line in enumerate(lines, start=1) if line.strip()):
         try:
             event = json.loads(line)
             record = Record(event, line)
+            voids += void_before(record.sequence, event["data"])
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             problems.append(f"changed: line {place} is no event")
             continue
@@ -203,7 +205,13 @@ def read_copy(lines: Iterable[bytes]) -> tuple[list[Record], list[Json], bool, l
             problems.append(f"reordered: line {place} has a lower sequence than a line before it: {record.sequence}")
         highest = max(highest, record.sequence)
         records.setdefault(record.sequence, record)
-    return [records[sequence] for sequence in sorted(records)], manifests, has_envelopes, problems
+    return [records[sequence] for sequence in sorted(records)], manifests, has_envelopes, voids, problems
+
+
+def void_before(sequence: int, data: Json) -> list[range]:
+    """Numbers that the head-end skipped when its store was restored from a backup; the event behind them says so."""
+    is_restore = isinstance(data, dict) and data.get("kind") == "restored" and data["void_through"] == sequence - 1
+    return [range(int(data["last_before"]) + 1, sequence)] if is_restore else []
 
 
 def is_same(records: Sequence[Record], said: Json) -> bool:
@@ -231,7 +239,7 @@ def check_blocks(records: Sequence[Record], said: Json, *, after: int, has_envel
 
 
 def check_day(records: Sequence[Record], said: Json, meters: Sequence[Json], *, after: int, only: str) -> Iterable[str]:
-    """Of one manifest's day, meter by meter."""
+    """Of one manifest's day, meter by meter. records: without those that were void when it was issued."""
     start, end, through = moment(said["start"]), moment(said["end"]), said["through"]
     day = [one for one in records if one.end and start and end and start < one.end <= end and one.sequence <= through]
     if not only and is_same(day, said):
@@ -250,7 +258,7 @@ def verify(
     lines: Iterable[bytes], given: Sequence[Json], keys: Sequence[bytes], *, after: int | None = None, meter: str = ""
 ) -> tuple[list[str], int]:
     """What is wrong, and through which event the manifests can tell. Raises ValueError without a manifest."""
-    records, inside, has_envelopes, problems = read_copy(lines)
+    records, inside, has_envelopes, voids, problems = read_copy(lines)
     manifests, forged = load_manifests(given or inside, keys)
     problems += forged
     if not manifests and not forged:
@@ -262,13 +270,16 @@ def verify(
     if not meter:
         expected = after + 1
         for sequence in [*(record.sequence for record in records), max(through, expected - 1) + 1]:
-            if sequence > expected:
-                problems.append(f"missing: events {expected} to {sequence - 1}")
+            end = min([sequence, *(max(void[0], expected) for void in voids if sequence - 1 in void)])
+            if end > expected:
+                problems.append(f"missing: events {expected} to {end - 1}")
             expected = max(expected, sequence + 1)
     for said, meters in manifests:
         if not meter:
             problems += check_blocks(records, said, after=after, has_envelopes=has_envelopes)
-        problems += check_day(records, said, meters, after=after, only=meter)
+        void = [one for one in voids if one[-1] < said["through"]]
+        valid = [record for record in records if not any(record.sequence in one for one in void)] if void else records
+        problems += check_day(valid, said, meters, after=after, only=meter)
     return problems, through
 
 

@@ -4,7 +4,7 @@ import logging
 
 import typer
 
-from headend.cli import contract, dtu, explain, feed, read, report, scan, service, sink, token
+from headend.cli import audit, backup, contract, dtu, explain, feed, read, report, scan, service, sink, token
 from headend.cli.output import ExitCode, fail, forgive_encoding
 from headend.errors import HeadendError
 from headend.observability import configure_logs
@@ -26,9 +26,11 @@ dtu.register(app)
 feed.register(app)
 sink.register(app)
 report.register(app)
+backup.register(app)
 token.register(app)
 contract.register(app)
 scan.register(app)
+audit.register(app)
 
 
 def main() -> None:

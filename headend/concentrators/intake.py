@@ -17,7 +17,8 @@ from headend.concentrators.broker import Incoming
 from headend.concentrators.concentrator import Concentrator
 from headend.concentrators.reads import event_of, reads_of
 from headend.concentrators.tally import Refusals, Strangers
-from headend.model import Event, Item, MeterRecord
+from headend.intervals.guard import Guard
+from headend.model import Event, Item, MeterRecord, Read
 from protocols.concentrator.codec import ConcentratorContract
 from protocols.concentrator.messages import (
     CommandAnswer,
@@ -69,9 +70,11 @@ class Intake:
         *,
         clock: Clock,
         hears_others_only: bool,
+        guard: Guard,
         heard: Callable[[str, datetime], None] = lambda meter, at: None,
     ) -> None:
-        """hears_others_only: the broker does not send us what we published ourselves (MQTT 5). heard: told of each meter's data."""
+        """hears_others_only: the broker does not send us what we published ourselves (MQTT 5). guard: looks at every read before it is
+        published. heard: told of each meter's data."""
         self.refusals = Refusals(broker)
         self.unknown_concentrators = Strangers(CONCENTRATORS_UNKNOWN_MAX)
         self.unknown_meters = Strangers(METERS_UNKNOWN_MAX)
@@ -79,6 +82,7 @@ class Intake:
         self._meters = meters
         self._clock = clock
         self._hears_others_only = hears_others_only
+        self._guard = guard
         self._heard = heard
         self._quantities: dict[str, set[str]] = {}
         self._events: OrderedDict[str, None] = OrderedDict()
@@ -195,6 +199,7 @@ class Intake:
         counters = concentrator.counters
         has_waited = message.is_repeated or message.has_waited
         known = self._quantities.setdefault(meter.id, set())
+        reads: list[Read] = []
         for value, pushed in reads_of(
             data, meter, concentrator.contract_name, message.received_at, has_waited=has_waited
         ):
@@ -206,10 +211,12 @@ class Intake:
             if quantity not in known:
                 if len(known) >= QUANTITIES_MAX:
                     self._refuse("too-many-quantities", message, f"{meter.id} has more than {QUANTITIES_MAX}")
+                    outcome.items += self._guard.examine(reads, is_pushed=True).items
                     return True
                 known.add(quantity)
             counters.values += 1
-            outcome.items.append(pushed)
+            reads.append(pushed.read)
+        outcome.items += self._guard.examine(reads, is_pushed=True).items
         concentrator.last_data_at = message.received_at
         self._heard(meter.id, message.received_at)
         return True

@@ -5,7 +5,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
 import structlog
@@ -24,6 +24,7 @@ from headend.concentrators.settings import BrokerSettings, ConcentratorSettings
 from headend.concentrators.tally import Seen
 from headend.drivers.transport import Connect
 from headend.errors import ItemRefused
+from headend.intervals.guard import Guard
 from headend.model import MeterRecord
 from headend.store.writer import Writer
 from protocols.concentrator.codec import ConcentratorContract
@@ -101,6 +102,7 @@ class ConcentratorPark:
         writer: Writer,
         clock: Clock,
         secret: Callable[[str], str],
+        guard: Guard,
         heard: Callable[[str, datetime], None] = lambda meter, at: None,
     ) -> None:
         self.name = settings.name
@@ -129,7 +131,13 @@ class ConcentratorPark:
             for contract, of_it in members.items()
         ]
         self.intake = Intake(
-            settings.name, codecs, by_place, clock=clock, hears_others_only=settings.version == 5, heard=heard
+            settings.name,
+            codecs,
+            by_place,
+            clock=clock,
+            hears_others_only=settings.version == 5,
+            guard=guard,
+            heard=heard,
         )
         self.connection = BrokerConnection(
             settings,
@@ -148,18 +156,34 @@ class ConcentratorPark:
 
     # -------------------------------------------------------------------------------------------- commands
 
-    async def send(self, concentrator: str, command: Command) -> CommandAnswer:
+    async def send(
+        self,
+        concentrator: str,
+        command: Command,
+        *,
+        on_sending: Callable[[Outgoing], Awaitable[None]] | None = None,
+        look: Callable[[], None] | None = None,
+    ) -> CommandAnswer:
         """Send the command once, see `ConcentratorCommands.send`. Raises ConcentratorError: then nothing was done."""
         known = self._concentrators.get(concentrator)
         if known is None:
             raise UnknownConcentrator(concentrator)
         if problem := self._why_down(known):
             raise ConcentratorDown(concentrator, problem)
-        return await known.commands.send(command)
+        return await known.commands.send(command, on_sending=on_sending, look=look)
 
     def offers(self, concentrator: str, op: Op) -> bool:
         """Whether its family can be told to do this."""
         return op in self._concentrators[concentrator].commands.contract.offers
+
+    def is_up(self, concentrator: str) -> bool:
+        """Whether a command has a chance to reach it; one of which nobody knows has."""
+        one = self._concentrators[concentrator]
+        return not self._why_down(one) and one.presence.online is not False
+
+    def confirms(self, concentrator: str) -> bool:
+        """Whether its "done" means that it has read a relay back."""
+        return self._concentrators[concentrator].commands.contract.confirms
 
     def forwarding(self, concentrator: str, *, new_id: Callable[[], str], reply_timeout_s: float) -> Connect:
         """How a `Line` reaches the meters behind this concentrator; its URL is `forward.forward_url(concentrator)`."""

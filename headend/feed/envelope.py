@@ -11,7 +11,7 @@ from decimal import Decimal
 import msgspec
 from msgspec import Struct
 
-from headend.model import Event, Quality, Read
+from headend.model import Event, Finding, Quality, Read
 from headend.ratios import other_side
 
 __all__ = [
@@ -45,6 +45,7 @@ class _ReadData(Struct, frozen=True, omit_defaults=True):
     ratio: str = ""
     primary: str = ""
     secondary: str = ""
+    findings: tuple[Finding, ...] = ()
 
 
 class _Envelope(Struct, frozen=True):
@@ -144,6 +145,7 @@ def _read_data(read: Read) -> _ReadData:
         read.revision,
         read.reason,
         None if read.occurred_at is None else iso_utc(read.occurred_at),
+        findings=read.findings,
         **_sides(read),
     )
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from headend.feed.schema_gate import OPEN_WORDS
+from headend.intervals.findings import RULES
 from headend.intervals.model import REASONS, Mark
 from headend.model import Quality
 from protocols.values import Unit
@@ -25,8 +26,10 @@ __all__ = [
     "PresenceStatus",
     "ProtectionAlarm",
     "ReadData",
+    "ReadFinding",
     "RetainedCommandStatus",
     "ServiceStatusData",
+    "SuspicionStatus",
 ]
 
 READ_REASONS = (
@@ -71,6 +74,20 @@ Qualities: TypeAlias = Annotated[list[Annotated[str, _words(*(one.value for one 
 Revision: TypeAlias = Annotated[int, Meta(ge=0, description="0 first; a correction counts up, the highest counts")]
 
 
+RuleText: TypeAlias = Annotated[str, _words(*RULES)]
+
+
+class ReadFinding(Struct, frozen=True, kw_only=True):
+    """A truth check that the read did not pass."""
+
+    rule: RuleText
+    evidence: Annotated[dict[str, str], Meta(description="what it rests on, as text")]
+    is_held: (
+        Annotated[bool, Meta(description="absent or true: `quality` has `suspect`; false: only remarked on")]
+        | UnsetType
+    ) = UNSET
+
+
 class ReadData(Struct, frozen=True, kw_only=True):
     """One register of one meter for one interval end: captured, or known to be missing."""
 
@@ -108,6 +125,13 @@ class ReadData(Struct, frozen=True, kw_only=True):
     )
     primary: Annotated[Amount, Meta(description="where `value` is the secondary side")] | UnsetType = UNSET
     secondary: Annotated[Amount, Meta(description="where `value` is the primary side")] | UnsetType = UNSET
+    findings: (
+        Annotated[
+            list[ReadFinding],
+            Meta(min_length=1, description="what truth checks say against it, the root first; absent of a clean read"),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class IntervalSpan(Struct, frozen=True, kw_only=True):
@@ -231,7 +255,26 @@ class RetainedCommandStatus(Struct, frozen=True, kw_only=True, tag_field="kind",
     size: Annotated[int, Meta(ge=0, description="bytes")]
 
 
-MeterStatusData: TypeAlias = ClockStatus | PresenceStatus | RetainedCommandStatus
+class SuspicionStatus(Struct, frozen=True, kw_only=True, tag_field="kind", tag="suspicion"):
+    """A register's reads are doubted, or no longer: one event for each change, however many reads it lasts."""
+
+    meter: Annotated[str, Meta(description="asset number")]
+    obis: Annotated[str, Meta(description="the register")]
+    state: Annotated[str, _words("opened", "confirmed", "lifted")]
+    rule: RuleText
+    since: Annotated[Moment, Meta(description="when the first of the doubted reads was taken")]
+    reads: Annotated[
+        int, Meta(ge=1, description="so many were doubted by then, a second read that confirmed it included")
+    ]
+    by: Annotated[
+        str,
+        _words("read", "second-read", "meter-exchange", "accepted"),
+        Meta(description="what brought the change"),
+    ]
+    evidence: Annotated[dict[str, str], Meta(description="what it rests on, of the first read")]
+
+
+MeterStatusData: TypeAlias = ClockStatus | PresenceStatus | RetainedCommandStatus | SuspicionStatus
 
 
 _LEVELS = _words("ok", "72h", "24h", "4h")
@@ -253,4 +296,13 @@ class ProtectionAlarm(Struct, frozen=True, kw_only=True, tag_field="kind", tag="
     destination: Annotated[str, Meta(min_length=1, description="its name in the configuration")]
 
 
-ServiceStatusData: TypeAlias = CapacityAlarm | ProtectionAlarm
+class RestoredNotice(Struct, frozen=True, kw_only=True, tag_field="kind", tag="restored"):
+    """The store was restored from a backup. Events behind `last_before` that you have are true; the head-end no longer has them."""
+
+    state: Annotated[str, _words("restored")]
+    last_before: Annotated[int, Meta(ge=0, description="sequence of the last event of the backup")]
+    void_through: Annotated[int, Meta(ge=1, description="sequences behind `last_before` up to here are never given again")]
+    backup_at: Annotated[Moment, Meta(description="when the backup was taken")]
+
+
+ServiceStatusData: TypeAlias = CapacityAlarm | ProtectionAlarm | RestoredNotice

@@ -137,6 +137,8 @@ class Pusher:
         if known is None:
             first = await self._execute(self._cursors.first_sequence)
             known = Progress(max(0, first - 1) if self.settings.from_beginning else self._signal.sequence)
+            for void in await self._execute(self._cursors.voids):
+                known = known.settled(void.first, void.last)
             await self._book.save(self.name, Saved(progress=known))
         self._progress, self._live = known, known.head
         self._parked = await self._execute(lambda: self._cursors.count_parked(self.name))

@@ -17,6 +17,7 @@ from headend.feed.sinks.day_files import DayFolder
 from headend.feed.sinks.formats import MissingExtra
 from headend.feed.sinks.settings import PushSettings
 from headend.store.cursors import Saved
+from headend.store.restores import over
 from headend.store.writer import Execute
 
 __all__ = ["FilePusher"]
@@ -102,6 +103,7 @@ class FilePusher:
     async def _write_next(self) -> datetime | None:
         """Write the next day if it is over. When the next one will be; None when there is no event of it yet."""
         cursors, end = self._book.cursors, self._signal.sequence
+        self._low = over(await self._execute(cursors.voids), self._low)
         first = self._low + 1
         if end < first:
             return None

@@ -67,7 +67,7 @@ class Problem(Struct, frozen=True):
 EVENT_TYPES: tuple[EventType, ...] = (
     EventType(
         name=READ_TYPE,
-        version="1.0",
+        version="1.1",
         subject="the meter",
         says="one register for one interval end: captured, or known to be missing",
         data=ReadData,
@@ -88,7 +88,7 @@ EVENT_TYPES: tuple[EventType, ...] = (
     ),
     EventType(
         name="headend.meter-status.v1",
-        version="1.0",
+        version="1.1",
         subject="the meter, or the concentrator",
         says="something about the meter or concentrator itself changed, for example its clock is off; `data` names it and what",
         data=MeterStatusData,
@@ -97,7 +97,7 @@ EVENT_TYPES: tuple[EventType, ...] = (
         name="headend.service-status.v1",
         version="1.0",
         subject="the head-end",
-        says="something about the head-end itself changed: the store's capacity, what it can keep for a destination",
+        says="something about the head-end itself changed: the store's capacity, what it can keep for a destination, a restore",
         data=ServiceStatusData,
     ),
     EventType(

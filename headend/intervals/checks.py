@@ -128,6 +128,8 @@ def scale_changed(read: Read, history: History | None, seen: Seen) -> Finding | 
         low, high = history.last * 5 // 6, history.last * 7 // 6
     else:
         low, high = history.last - slack, history.last + seen.allowed
+        if seen.elapsed < 0:
+            low, high = max(history.last - seen.allowed, history.last // 2), history.last + slack
     ratio = seen.context.ratio
     for factor in _FACTORS if ratio is None or ratio == 1 else (ratio, *_FACTORS):
         if low * factor <= seen.ticks <= high * factor:

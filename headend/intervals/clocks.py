@@ -1,5 +1,7 @@
 """The rules about time: a meter whose clock is wrong, and a reading that is older than it claims."""
 
+from datetime import datetime
+
 from headend.feed.envelope import iso_utc
 from headend.intervals.context import Seen
 from headend.intervals.findings import Finding
@@ -37,17 +39,20 @@ def stale(read: Read, history: History | None, seen: Seen) -> Finding | None:
     age_s = age_of(read)
     if age_s is None or read.read_at is None or read.read_at < EPOCH:
         return None
-    evidence = {"read_at": iso_utc(read.read_at), "claims": iso_utc(read.interval_end)}
     if history is not None and history.age_s is not None:
         # The label before was `age_s` older than its interval end, which is where the history stands.
         step_s = (second_of(read.interval_end) - age_s) - (history.at - history.age_s)
         if step_s <= 0 < second_of(read.interval_end) - history.at:
-            return Finding("stale", evidence | {"problem": "the same label again"})
+            return Finding("stale", _claims(read, read.read_at) | {"problem": "the same label again"})
         if abs(age_s - history.age_s) <= STEADY_S:
             return None  # a clock that is slow, see clock_off
     if age_s + (seen.context.clock_offset_s or 0.0) > max(seen.context.period_s, STALE_S_MIN):
-        return Finding("stale", evidence | {"age_s": str(age_s)})
+        return Finding("stale", _claims(read, read.read_at) | {"age_s": str(age_s)})
     return None
+
+
+def _claims(read: Read, read_at: datetime) -> dict[str, str]:
+    return {"read_at": iso_utc(read_at), "claims": iso_utc(read.interval_end)}
 
 
 def _offset_by_label(read: Read, history: History | None, seen: Seen) -> float | None:

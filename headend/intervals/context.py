@@ -9,7 +9,7 @@ from headend.intervals.history import History
 from headend.intervals.registers import SLACK_S, Register
 from headend.model import Quality, Read
 
-__all__ = ["Context", "Seen", "allowed_ticks", "moment_of_read", "physical_w"]
+__all__ = ["Context", "Seen", "allowed_ticks", "moment_of_read", "physical_w", "usual_ticks"]
 
 HISTORY_FACTOR = 10
 HISTORY_AFTER_H = 72  # a weekend or a washing day belongs to what is usual
@@ -73,6 +73,12 @@ def allowed_ticks(register: Register, history: History, elapsed: int) -> int:
     most_w = physical_w(register)
     if history.watched_h >= HISTORY_AFTER_H:
         most_w = min(most_w, max(HISTORY_FACTOR * history.peak_w, history_floor_w(register)))
+    return ticks_at(most_w, elapsed) + register.slack_ticks
+
+
+def usual_ticks(register: Register, history: History, elapsed: int) -> int:
+    """The most it would count by its history, however short that is."""
+    most_w = min(physical_w(register), max(HISTORY_FACTOR * history.peak_w, history_floor_w(register)))
     return ticks_at(most_w, elapsed) + register.slack_ticks
 
 

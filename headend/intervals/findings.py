@@ -5,6 +5,8 @@ from types import MappingProxyType
 
 from msgspec import Struct
 
+from headend.model import Finding
+
 __all__ = ["RULES", "Finding", "Outcome"]
 
 # Published: a name is never given another meaning. In order of precedence: where several apply, the first names the root.
@@ -26,14 +28,6 @@ RULES: Mapping[str, str] = MappingProxyType(
         "phase-sum": "the phases do not add up to the total",
     }
 )
-
-
-class Finding(Struct, frozen=True):
-    """One rule broken. evidence: what it rests on, as text. is_held: the read is suspect; otherwise it is only remarked on."""
-
-    rule: str
-    evidence: dict[str, str]
-    is_held: bool = True
 
 
 class Outcome(Struct, frozen=True):

@@ -45,6 +45,7 @@ class History(Struct, frozen=True, array_like=True, gc=False):
     peak_w: the greatest average power between two good reads, W (var, VA).
     still_h: hours for which the amount has not changed; idle_h: the longest such time so far. watched_h: hours observed.
     flows: reads in a row that stood still while current flowed. Hours and reads are small integers, which cost nothing.
+    generation: how often a fact has moved the baseline.
     """
 
     unit: Unit
@@ -57,6 +58,7 @@ class History(Struct, frozen=True, array_like=True, gc=False):
     watched_h: int = 0
     flows: int = 0
     suspicion: Suspicion | None = None
+    generation: int = 0
 
 
 def second_of(moment: datetime) -> int:
@@ -89,4 +91,5 @@ def rebased(history: History, amount: Decimal | None, at: datetime, unit: Unit |
         peak_w=history.peak_w,
         idle_h=history.idle_h,
         watched_h=history.watched_h,
+        generation=history.generation + 1,
     )

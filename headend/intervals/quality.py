@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from headend.feed.envelope import iso_utc
 from headend.intervals import checks
 from headend.intervals.clocks import FLAGGED_S, age_of, clock_off, stale
-from headend.intervals.context import HISTORY_AFTER_H, Context, Seen, allowed_ticks, moment_of_read
+from headend.intervals.context import HISTORY_AFTER_H, Context, Seen, allowed_ticks, moment_of_read, usual_ticks
 from headend.intervals.findings import Finding, Outcome
 from headend.intervals.history import GREATEST, History, Suspicion, moment_of, second_of, shown
 from headend.intervals.registers import TICKS, Kind, rolled_over, ticks_of
@@ -64,6 +64,7 @@ _SUMS = frozenset(("tariff-sum", "phase-sum"))
 PEAK_SECONDS_MIN = 300  # over less, the last digit looks like power
 HOURS_AT_ONCE_MAX = 26
 WATCHED_H_MAX = 255
+POWER = ".7.0"  # of an OBIS code: measured anew each time
 SMALL_STEP = 10_000_000  # ticks: 10 kWh, or a tenth of the register: too near for another meter's level
 
 
@@ -108,8 +109,9 @@ class TruthChecks:
             for place, (read, context) in enumerate(reads):
                 if read.obis not in amounts:
                     continue
+                near, apart_s = (amounts, int(skew_s)) if not skew_s else _near(read, good, amounts, int(skew_s))
                 for check in (tariff_sum, phase_sum):
-                    finding = check(read.obis, amounts, context, int(skew_s))
+                    finding = check(read.obis, near, context, apart_s)
                     if finding is not None:
                         verdicts[place] = _held(
                             read, context.history, _seen(read, context, context.power_w), (finding,)
@@ -154,6 +156,14 @@ def _examine(read: Read, context: Context, power_w: int | None) -> Verdict:
     if history is not None and history.suspicion is None and seen.elapsed >= 0 and _is_plain(read, history, seen):
         return Verdict(read, (), _learned(read, history, seen), False, False, seen.has_rolled_over)
     return _examined(read, history, seen)
+
+
+def _near(read: Read, good: Sequence[Read], amounts: dict[str, Decimal], skew_s: int) -> tuple[dict[str, Decimal], int]:
+    """What a read can be held against, and how far apart that was captured: powers against those of the same reply only."""
+    if not read.obis.endswith(POWER):
+        return amounts, skew_s
+    moment = moment_of_read(read)
+    return {one.obis: one.amount for one in good if one.amount is not None and moment_of_read(one) == moment}, 0
 
 
 def _seen(read: Read, context: Context, power_w: int | None) -> Seen:
@@ -205,6 +215,8 @@ def _is_plausible(history: History, seen: Seen) -> bool:
     """A movement that the register can have made since the last good read."""
     register, moved = seen.context.register, seen.moved
     if register.kind is Kind.CUMULATIVE:
+        if seen.elapsed < 0:  # an older one stands lower
+            return -seen.allowed <= moved <= 0 or seen.has_rolled_over
         return 0 <= moved <= seen.allowed or seen.has_rolled_over
     if seen.ticks == 0 or register.marks or checks.is_wide_mark(seen.ticks):
         return False
@@ -219,7 +231,8 @@ def _examined(read: Read, history: History | None, seen: Seen) -> Verdict:
     suspicion = None if history is None else history.suspicion
     if suspicion is not None and baseline is not None and seen.elapsed >= 0 and _goes_on(baseline, suspicion, seen):
         return _still_held(read, baseline, suspicion, seen)
-    is_level_good = baseline is not None and seen.elapsed >= 0 and _is_plausible(baseline, seen)
+    is_ordered = seen.elapsed >= 0 or seen.context.register.kind is Kind.CUMULATIVE
+    is_level_good = baseline is not None and is_ordered and _is_plausible(baseline, seen)
     rules = _OTHER_CHECKS if is_level_good else _CHECKS
     findings = [finding for check in rules if (finding := check(read, baseline, seen)) is not None]
     held = [finding for finding in findings if finding.is_held]
@@ -247,8 +260,9 @@ def _goes_on(history: History, suspicion: Suspicion, seen: Seen) -> bool:
         return seen.ticks >= suspicion.level
     if suspicion.reads < 2 or _is_small_step(history, suspicion):
         return False
-    # It has climbed past the baseline from below. Time alone does not make another register this one.
-    room = allowed_ticks(context.register, history, max(0, seen.at - suspicion.last_at))
+    # It has climbed past the baseline from below. Time alone does not make another register this one; but one leap from the suspect
+    # level to where it stood before is the end of a glitch, so that no more is allowed than is usual.
+    room = usual_ticks(context.register, history, max(0, seen.at - suspicion.last_at))
     return suspicion.last <= seen.ticks <= suspicion.last + room
 
 
@@ -372,4 +386,6 @@ def _learned(read: Read, history: History, seen: Seen) -> History:
         idle_h,
         min(history.watched_h + min(hours, HOURS_AT_ONCE_MAX), WATCHED_H_MAX),
         flowed,
+        None,
+        history.generation,
     )

@@ -21,6 +21,7 @@ from headend.ledger.duty import LINE, Duty
 from headend.ledger.entries import Stretch, block_size
 from headend.ledger.states import State
 from headend.store.ledger import EventsGone, LedgerBook
+from headend.store.restores import runs
 
 __all__ = ["DayLook", "LedgerDisagrees", "day_of", "touched_days"]
 
@@ -95,11 +96,13 @@ class DayLook(Struct):
 
         Raises LedgerDisagrees.
         """
-        oldest = book.first_sequence()
-        after = max(after, oldest - 1)
+        oldest, voids = book.first_sequence(), book.voids()
+        # A stretch has no void numbers in it: what came before them is proven by the days.
+        after = max([after, oldest - 1, *(void.last for void in voids)])
         blocks = _Blocks(after, self.through)
         days = _Days(self.window.zone)
-        for first, last in self._ranges(after, max(oldest, 1)):
+        ranges = self._ranges(after, max(oldest, 1))
+        for first, last in (run for wanted in ranges for run in runs(voids, *wanted)):
             while first <= last:
                 try:
                     portion = book.events(first, last)
@@ -157,15 +160,15 @@ class DayLook(Struct):
 def touched_days(book: LedgerBook, zone: ZoneInfo, *, after: int, through: int, found: set[date]) -> Iterator[None]:
     """Fill `found` with the days of the reads among these events, step by step. Those that are gone are left out."""
     days = _Days(zone)
-    first = max(after + 1, book.first_sequence())
-    while first <= through:
-        portion = book.events(first, through)
-        for _, text in portion:
-            event = _decode(text)
-            if event["type"] == READ_TYPE:
-                found.add(days.of(event["data"]["interval_end"]))
-        first = portion[-1][0] + 1
-        yield
+    for first, last in runs(book.voids(), max(after + 1, book.first_sequence()), through):
+        while first <= last:
+            portion = book.events(first, last)
+            for _, text in portion:
+                event = _decode(text)
+                if event["type"] == READ_TYPE:
+                    found.add(days.of(event["data"]["interval_end"]))
+            first = portion[-1][0] + 1
+            yield
 
 
 class _Blocks:

@@ -13,6 +13,7 @@ import msgspec
 
 from headend.errors import HeadendError
 from headend.ledger.manifest import MANIFEST_TYPE, PART_TYPE
+from headend.store.restores import Void
 
 __all__ = ["BadCopy", "Copy", "sequence_of"]
 
@@ -36,7 +37,8 @@ class Copy:
 
     By number from 1: unreadable, lines that are no event; reordered, lines with a lower sequence than one before; repeated, pairs of
     lines with one sequence, of which the first counts. sequences: ascending, each once. manifests: lines of manifests and their
-    parts. has_envelopes: whether any event has more than what is needed.
+    parts. voids: numbers that a restore of the head-end's store has made void, as the event behind them tells. has_envelopes: whether
+    any event has more than what is needed.
     """
 
     def __init__(self, buffer: bytes | mmap.mmap) -> None:
@@ -47,6 +49,7 @@ class Copy:
         self.has_envelopes = False
         self.manifests: list[bytes] = []
         self.manifest_sequences: list[int] = []
+        self.voids: list[Void] = []
         self.sequences = array("q")  # ascending, each once
         self._places = array("q")  # where each of them begins
         self._lines = array("q")
@@ -115,5 +118,17 @@ class Copy:
         if event.get("type") in (MANIFEST_TYPE, PART_TYPE):
             self.manifests.append(line)
             self.manifest_sequences.append(sequence or 0)
+        if (void := _void_before(sequence, event.get("data"))) is not None:
+            self.voids.append(void)
         self.has_envelopes = self.has_envelopes or "specversion" in event
         return sequence
+
+
+def _void_before(sequence: int | None, data: object) -> Void | None:
+    """What an event with this number makes void. Only what lies directly before it: its own place is vouched for by manifests."""
+    if not isinstance(data, dict) or data.get("kind") != "restored" or sequence is None:
+        return None
+    last_before, through = data.get("last_before"), data.get("void_through")
+    if type(last_before) is not int or type(through) is not int or not 0 <= last_before < through == sequence - 1:
+        return None
+    return Void(last_before + 1, through)

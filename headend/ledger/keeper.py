@@ -30,6 +30,7 @@ from headend.ledger.signing import SigningKey
 from headend.ledger.states import states_of
 from headend.model import Event
 from headend.store.ledger import Issued, LedgerBook
+from headend.store.restores import over, runs
 from headend.store.rows import epoch_ms, from_epoch_ms
 from headend.store.writer import Execute, Writer
 
@@ -220,7 +221,9 @@ class LedgerKeeper:
 
     async def _issue(self, look: DayLook, before: Issued | None, newest: Issued | None) -> None:
         now = self._clock.now()
-        day, revision = look.window.day.isoformat(), 0 if before is None else before.revision + 1
+        day = look.window.day.isoformat()
+        lowest = await self._execute(self._book.lowest_revision)
+        revision = lowest if before is None else max(lowest, before.revision + 1)
         parts = parts_of(day, revision, look.through, entries_of(look), now)
         manifest = manifest_of(
             look,
@@ -254,8 +257,10 @@ class LedgerKeeper:
         """Manifests that are in the feed and not yet in the index: we died between the two."""
         first = max(first, await self._execute(self._book.first_sequence))
         parts: dict[str, bytes] = {}
-        while first <= last:
-            portion = await self._execute(partial(self._book.events, first, last))
+        voids = await self._execute(self._book.voids)
+        while (first := over(voids, first - 1) + 1) <= last:
+            run = next(runs(voids, first, last))
+            portion = await self._execute(partial(self._book.events, *run))
             for sequence, text in portion:
                 if b'"headend.manifest' not in text:
                     continue

@@ -10,6 +10,7 @@ from msgspec import Struct
 from headend.ledger.bundle import Bundle
 from headend.ledger.digest import RecordsHash, digest_of, event_text, record_text
 from headend.ledger.entries import MeterEntry
+from headend.store.restores import Void
 
 __all__ = ["Finding", "Sums", "Verdict"]
 
@@ -50,11 +51,14 @@ class Verdict(Struct, kw_only=True):
 class Sums:
     """To be fed with the copy's events in the order of their sequences, each once.
 
-    after: the copy begins behind it; what began before is not compared. one_meter: only this one's records are compared.
+    after: the copy begins behind it; what began before is not compared. one_meter: only this one's records are compared. voids: numbers
+    that a restore has made void.
     """
 
-    def __init__(self, bundles: Sequence[Bundle], *, with_events: bool, after: int, one_meter: str) -> None:
-        self._days = [_Day(bundle) for bundle in bundles]
+    def __init__(
+        self, bundles: Sequence[Bundle], *, with_events: bool, after: int, one_meter: str, voids: Sequence[Void]
+    ) -> None:
+        self._days = [_Day(bundle, voids) for bundle in bundles]
         self._with_events = with_events
         self._stretches = [] if one_meter else [_Stretch(bundle, with_events=with_events) for bundle in bundles]
         self._at = 0
@@ -80,7 +84,7 @@ class Sums:
             self._stretches[self._at].add(sequence, record, line)
         if isinstance(data, dict) and identity.startswith("read:"):
             for day in self._of(str(data.get("interval_end"))):
-                if sequence <= day.bundle.manifest.through:
+                if day.counts(sequence):
                     day.add(sequence, str(data.get("meter")), record)
 
     def _of(self, interval_end: str) -> list["_Day"]:
@@ -124,13 +128,21 @@ class Sums:
 class _Day:
     """wrong: meters that do not agree."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, voids: Sequence[Void]) -> None:
         self.bundle = bundle
+        # A manifest from after a restore knows nothing of what was given out before it, one from before does.
+        self._voids = [void for void in voids if void.last < bundle.manifest.through]
         self.start = datetime.fromisoformat(bundle.manifest.start)
         self.end = datetime.fromisoformat(bundle.manifest.end)
         self.wrong: set[str] = set()
         self._whole = RecordsHash()
         self._meters: dict[str, RecordsHash] = {}
+
+    def counts(self, sequence: int) -> bool:
+        """Whether the manifest has counted an event with this number, if it is of its day."""
+        if sequence > self.bundle.manifest.through:
+            return False
+        return not self._voids or not any(void.first <= sequence <= void.last for void in self._voids)
 
     def add(self, sequence: int, meter: str, record: bytes) -> None:
         self._whole.add(sequence, record)

@@ -13,6 +13,7 @@ from headend.feed.envelope import READ_TYPE
 from headend.ledger.bundle import Bundle
 from headend.ledger.copy import Copy
 from headend.ledger.sums import Finding, Sums, Verdict
+from headend.store.restores import runs
 
 __all__ = ["contradiction", "verify"]
 
@@ -41,7 +42,7 @@ def verify(
     if not meter:
         _check_numbers(copy, after, through, verdict)
         _check_chain(bundles, verdict)
-    sums = Sums(bundles, with_events=copy.has_envelopes, after=after, one_meter=meter)
+    sums = Sums(bundles, with_events=copy.has_envelopes, after=after, one_meter=meter, voids=copy.voids)
     for _, sequence, event in copy.events():
         if sequence > after:
             sums.add(sequence, event)
@@ -65,11 +66,11 @@ def _check_numbers(copy: Copy, after: int, through: int, verdict: Verdict) -> No
     expected = after + 1
     for sequence in copy.sequences:
         if sequence > after:
-            if sequence > expected:
-                verdict.add(_missing(expected, sequence - 1))
+            for first, last in runs(copy.voids, expected, sequence - 1):
+                verdict.add(_missing(first, last))
             expected = sequence + 1
-    if expected <= through:
-        verdict.add(_missing(expected, through))
+    for first, last in runs(copy.voids, expected, through):
+        verdict.add(_missing(first, last))
 
 
 def _missing(first: int, last: int) -> Finding:
@@ -146,6 +147,12 @@ def _note_limits(copy: Copy, through: int, verdict: Verdict) -> None:
     if behind:
         verdict.notes.append(
             f"{behind} events behind {through} are vouched for by no manifest yet: only their numbers were checked"
+        )
+    for void in copy.voids:
+        there = bisect_right(copy.sequences, void.last) - bisect_left(copy.sequences, void.first)
+        verdict.notes.append(
+            f"the head-end was restored from a backup: it has nothing of {void.first} to {void.last}, of which the copy has {there} "
+            f"events"
         )
     if len(copy) and not copy.has_envelopes:
         verdict.notes.append(

@@ -25,6 +25,7 @@ from headend.drivers.dlt645 import Dlt645Driver
 from headend.drivers.errors import DriverError, LineDown, RefusedByMeter
 from headend.drivers.line import Priority
 from headend.errors import HeadendError
+from headend.intervals.guard import Guard
 from headend.model import MeterClock, MeterRecord, Quality, Read, SlotState
 from headend.scheduling.clock_check import is_check_due
 from headend.scheduling.gaps import SETTLED, Gap, find_gaps, newest, slots_between
@@ -95,7 +96,7 @@ class BackFiller:
     """The gaps of one line's meters.
 
     clocks: by meter, as measured; a meter without one is not asked, for nobody knows what its labels mean. tolerance_s: what a
-    clock may be off by. is_well: whether the meter answered its last read.
+    clock may be off by. is_well: whether the meter answered its last read. guard: looks at every read before it is published.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class BackFiller:
         execute: Execute,
         writer: Writer,
         is_well: Callable[[str], bool],
+        guard: Guard,
     ) -> None:
         self._driver = driver
         self._meters = {meter.record.id: meter for meter in meters if meter.look_back_s}
@@ -122,6 +124,7 @@ class BackFiller:
         self._execute = execute
         self._writer = writer
         self._is_well = is_well
+        self._guard = guard
         # A slow clock writes its record late; asked for earlier, the meter would say that it has none.
         self._recorded_after = timedelta(seconds=tolerance_s) + RECORDED_AFTER
         self._started_at = clock.now()
@@ -365,20 +368,20 @@ class BackFiller:
 
     def _file(self, meter: FilledMeter, one: Wanted, record: Record, amount: Decimal, unit: Unit) -> None:
         self.filled += 1
-        self._writer.put(
-            Read(
-                meter=meter.record.id,
-                obis=one.gap.obis,
-                amount=amount,
-                unit=unit,
-                interval_end=one.gap.slot,
-                read_at=one.label.replace(tzinfo=self._zone).astimezone(UTC),
-                received_at=self._clock.now(),
-                quality=(Quality.MEASURED, Quality.BACK_FILLED),
-                source=record.spec.source,
-                revision=one.gap.revision,
-            )
+        read = Read(
+            meter=meter.record.id,
+            obis=one.gap.obis,
+            amount=amount,
+            unit=unit,
+            interval_end=one.gap.slot,
+            read_at=one.label.replace(tzinfo=self._zone).astimezone(UTC),
+            received_at=self._clock.now(),
+            quality=(Quality.MEASURED, Quality.BACK_FILLED),
+            source=record.spec.source,
+            revision=one.gap.revision,
         )
+        for item in self._guard.examine((read,)).items:
+            self._writer.put(item)
 
     def _give_up(self, meter: FilledMeter, gap: Gap, reason: str) -> None:
         """Say once why there is no number, and never ask for it again."""

@@ -23,7 +23,8 @@ from headend.clock import Clock
 from headend.drivers.errors import DriverError, LineDown, NoAnswer, SilentBehind
 from headend.drivers.line import Line, Priority
 from headend.drivers.reading import Question, Reader, Reading, Register, Value
-from headend.model import MeterRecord, Quality, Read
+from headend.intervals.guard import Guard, Judgement
+from headend.model import Item, MeterRecord, Quality, Read
 from headend.scheduling.breaker import Breaker, Purse
 from headend.scheduling.plan import next_slot, slot_at
 from headend.scheduling.spare_time import Worker
@@ -69,7 +70,10 @@ class MeterStatus(Struct, gc=False):
 
 
 class _Turn(Struct):
-    """A meter waiting in a round. left: questions not yet settled. began_at, not_before: monotonic seconds."""
+    """A meter waiting in a round. left: questions not yet settled. began_at, not_before: monotonic seconds.
+
+    heard: what it said in this try, to be judged together.
+    """
 
     meter: PlannedMeter
     left: tuple[Question, ...]
@@ -77,6 +81,7 @@ class _Turn(Struct):
     began_at: float | None = None
     not_before: float = 0.0
     reason: str = ""
+    heard: list[Read] = []
 
 
 class _Round(Struct, kw_only=True):
@@ -104,7 +109,7 @@ class Poller:
     driver: one that does not retry; when to try again is decided here.
     tries_max: per meter and slot. in_flight: meters asked at once; more than one where the line's session takes several requests.
     stored_at: (meter, obis) of the reads that the store has for a slot; asked at the start and after a clock was set back.
-    newest: the newest slot that the store has of a channel.
+    newest: the newest slot that the store has of a channel. guard: looks at every read before it is published.
     """
 
     def __init__(
@@ -118,6 +123,7 @@ class Poller:
         status: dict[str, MeterStatus],
         stored_at: Callable[[datetime], Collection[tuple[str, str]]],
         newest: Callable[[str, str], datetime | None],
+        guard: Guard,
         tries_max: int = 3,
         in_flight: int = 1,
     ) -> None:
@@ -129,6 +135,7 @@ class Poller:
         self._status = status
         self._stored_at = stored_at
         self._newest = newest
+        self._guard = guard
         self._tries_max = tries_max
         self._in_flight = in_flight
         self._groups: list[_Group] = []
@@ -308,6 +315,7 @@ class Poller:
         turn.began_at = now if began_at is None else began_at
         try:
             await self._ask_for(round_, turn, began_at)
+            await self._judge(round_, turn)
         except asyncio.CancelledError:
             # Another meter's turn went wrong while this one was under way: it comes again, and is not lost without a word.
             round_.turns.appendleft(turn)
@@ -316,6 +324,9 @@ class Poller:
             # An error of ours, which the supervisor tells: the turn comes again, or ends with a reason like any other.
             self._postpone(round_, turn, "corrupt", is_alive=False)
             raise
+        finally:
+            if turn.heard:  # the turn broke off: what was read counts all the same
+                self._publish(self._guard.examine(_taken(turn)).items)
 
     async def _ask_for(self, round_: _Round, turn: _Turn, began_at: float | None) -> None:
         meter = turn.meter.record
@@ -335,10 +346,36 @@ class Poller:
                     return
                 self._record_missing(round_, _Turn(turn.meter, (question,)), feed_reason(error.kind))
             else:
-                self._record(round_, turn.meter, question, reading)
+                turn.heard += self._reads(round_, turn.meter, question, reading)
             turn.left = turn.left[1:]
             if self._stopping.is_set():
                 return
+
+    async def _judge(self, round_: _Round, turn: _Turn) -> None:
+        """Publish what was read in this turn; of what is doubtful one question is asked again first, once."""
+        if not turn.heard:
+            return
+        judgement = self._guard.examine(_taken(turn))
+        items = judgement.items
+        try:
+            if judgement.doubts and not turn.left and not self._stopping.is_set():
+                items = await self._ask_again(round_, turn, judgement)
+        finally:
+            self._publish(items)
+
+    async def _ask_again(self, round_: _Round, turn: _Turn, judgement: Judgement) -> list[Item]:
+        again = set(judgement.again)
+        question = next(
+            one for one in turn.meter.questions if any(register.name in again for register in one.registers)
+        )
+        try:
+            reading = await self._driver.ask(turn.meter.record.address, question, Priority.LIVE)
+        except LineDown:
+            return judgement.items
+        except DriverError as error:
+            self._note_problem(turn.meter.record.id, error)
+            return judgement.items
+        return self._guard.judge(judgement, self._reads(round_, turn.meter, question, reading))
 
     def _line_fell(self, round_: _Round, turn: _Turn, error: LineDown) -> None:
         """Asking this meter may be what brought the line down: then it goes to the back, and is not tried for ever."""
@@ -375,12 +412,15 @@ class Poller:
 
     # -------------------------------------------------------------------------------------------- what becomes of it
 
-    def _record(self, round_: _Round, meter: PlannedMeter, question: Question, reading: Reading) -> None:
+    def _reads(self, round_: _Round, meter: PlannedMeter, question: Question, reading: Reading) -> list[Read]:
         now = self._clock.now()
         self._status[meter.record.id].heard(now)
         late = now > round_.late_after
-        for read in reads_of(meter.record.id, question, reading, slot=round_.slot, now=now, zone=self._zone, late=late):
-            self._writer.put(read)
+        return reads_of(meter.record.id, question, reading, slot=round_.slot, now=now, zone=self._zone, late=late)
+
+    def _publish(self, items: Iterable[Item]) -> None:
+        for item in items:
+            self._writer.put(item)
 
     def _record_missing(self, round_: _Round, turn: _Turn, reason: str) -> None:
         now = self._clock.now()
@@ -441,6 +481,11 @@ class Poller:
             self._writer.put(read)
             if self._spare is not None:
                 self._spare.missing(read)
+
+
+def _taken(turn: _Turn) -> list[Read]:
+    heard, turn.heard = turn.heard, []
+    return heard
 
 
 def feed_reason(kind: str) -> str:

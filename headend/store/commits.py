@@ -13,9 +13,11 @@ from sqlalchemy import BigInteger, Connection, Engine, Integer, Select, and_, co
 
 from headend.errors import ItemRefused
 from headend.feed.envelope import encode_event
-from headend.model import Event, Item, PushedRead, Quality, Read
+from headend.model import Event, Item, JudgedRead, PushedRead, Quality, Read
 from headend.store.engine import insert_rows, writing
+from headend.store.histories import write_histories
 from headend.store.packing import Channel, ReadPacker, channel_of
+from headend.store.restores import Lift, lift
 from headend.store.rows import epoch_ms
 from headend.store.tables import channels, feed_batches, reads, sources
 
@@ -44,16 +46,21 @@ class _Known(Struct):
     last: int
     channels: dict[tuple[str, str], Channel]
     sources: dict[str, int]
+    lift: Lift
 
 
 class _Group(Struct):
-    """One commit in the making. values: of the rows of `reads`, row after row without nesting. events: JSON texts."""
+    """One commit in the making. values: of the rows of `reads`, row after row without nesting. events: JSON texts.
+
+    histories: of channels, generation and what is to be stored; of several in one commit the last.
+    """
 
     channels: list[tuple[str, str]]
     sources: list[str]
     values: list[Any]
     events: list[str]
     results: list[int | None]
+    histories: dict[int, tuple[int, bytes]]
 
 
 class Commits:
@@ -80,14 +87,14 @@ class Commits:
     ) -> tuple[T, list[int | None]]:
         """See `Store.transact`."""
         with self._one_at_a_time:
-            group = _Group([], [], [], [], [])
+            group = _Group([], [], [], [], [], {})
             try:
                 with writing(self._engine, doing) as connection:
                     result, items = work(connection)
                     known = self._up_to_date(connection)
                     try:
                         self._number(connection, known, items, group)
-                        if group.events:
+                        if group.events or group.histories:
                             self._write(connection, known, group)
                     except (TypeError, ValueError, OverflowError, AttributeError) as error:
                         raise ItemRefused(f"an item cannot be stored as it is: {error}") from error
@@ -104,7 +111,7 @@ class Commits:
         """
         last = connection.exec_driver_sql(self._last).scalar() or 0
         if self._known is None or self._known.last != last:
-            known = _Known(last, {}, {})
+            known = _Known(last, {}, {}, lift(connection))
             for meter, obis, identity, unit, newest in connection.execute(_CHANNELS):
                 channel = channel_of(identity, meter, obis, unit, -1 if newest is None else newest)
                 known.channels[sys.intern(meter), sys.intern(obis)] = channel
@@ -123,10 +130,13 @@ class Commits:
 
     def _number(self, connection: Connection, known: _Known, items: Sequence[Item], group: _Group) -> None:
         """Fill the group. A slot above its channel's newest is surely new; only when there are others, the tables are asked."""
-        pack, ids = self._packer.pack, known.sources
+        pack, ids, slots_lifted = self._packer.pack, known.sources, known.lift.slots_through
         sequence, end, slot = known.last, None, 0
         stored: dict[_Place, _Revisions] | None = None
         for index, item in enumerate(items):
+            judged = None
+            if isinstance(item, JudgedRead):
+                judged, item = item, item.read
             if isinstance(item, Read):
                 read, pushed = item, False
             elif isinstance(item, PushedRead):
@@ -142,6 +152,8 @@ class Commits:
                 # Ids are ours and count up without holes: channels and sources are never removed.
                 channel = known.channels[name] = channel_of(len(known.channels) + 1, *name, read.unit.value)
                 group.channels.append(name)
+            if judged is not None:
+                group.histories[channel.id] = (judged.generation, judged.history)
             if read.interval_end is not end:  # the reads of a round share it
                 end = read.interval_end
                 slot = epoch_ms(end)
@@ -154,7 +166,14 @@ class Commits:
                     group.results.append(None)
                     continue
                 read = new
+                if slot <= slots_lifted:
+                    read = _lifted(read, known.lift)
+                    if read.revision in there:
+                        group.results.append(None)
+                        continue
                 there[read.revision] = None if read.amount is None else str(read.amount)
+            elif slot <= slots_lifted:
+                read = _lifted(read, known.lift)
             if slot > channel.newest:
                 channel.newest = slot
             source = ids.get(read.source)
@@ -174,6 +193,8 @@ class Commits:
         """What is there of the group so far, and at the places of `items`."""
         doubtful: set[_Place] = set()
         for item in items:
+            if isinstance(item, JudgedRead):
+                item = item.read
             if not isinstance(item, Event):
                 read = item.read if isinstance(item, PushedRead) else item
                 channel = known.channels.get((read.meter, read.obis))
@@ -206,12 +227,19 @@ class Commits:
             insert_rows(connection, sources, [value for name in group.sources for value in (known.sources[name], name)])
         if group.values:
             insert_rows(connection, reads, group.values)
+        if group.histories:
+            write_histories(connection, group.histories)
         batches: list[Any] = []
         for start in range(0, len(group.events), BATCH_MAX):
             events = group.events[start : start + BATCH_MAX]
             packed = zlib.compress("\n".join(events).encode(), COMPRESSION)
             batches += (known.last + 1 + start, len(events), packed)
         insert_rows(connection, feed_batches, batches)
+
+
+def _lifted(read: Read, lift: Lift) -> Read:
+    """With a revision that was never given out, see restores.py."""
+    return read if read.revision >= lift.revision else replace(read, revision=lift.lifted(read.revision))
 
 
 def _with_revision(read: Read, there: _Revisions) -> Read | None:

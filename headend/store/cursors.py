@@ -15,6 +15,7 @@ from headend.feed.pusher_progress import Progress
 from headend.feed.sinks.sink import time_of
 from headend.store.cursors_tables import delivered_ranges, parked_events
 from headend.store.engine import reading, writing
+from headend.store.restores import Void, voids
 from headend.store.rows import epoch_ms, from_epoch_ms
 from headend.store.tables import cursors, feed_batches
 
@@ -145,6 +146,11 @@ class Cursors:
         with reading(self._engine, "looking up the start of the feed") as connection:
             return connection.execute(select(func.min(_BATCH.first))).scalar() or 0
 
+    def voids(self) -> list[Void]:
+        """Numbers that a restore has made void: nobody waits for them."""
+        with reading(self._engine, "looking up void numbers") as connection:
+            return voids(connection)
+
     def events_from(self, sequence: int, limit: int, bytes_max: int) -> Stretch:
         """Up to `limit` events from number `sequence` on, at least one and otherwise no more than `bytes_max` together.
 
@@ -165,6 +171,8 @@ class Cursors:
                     skip = max(0, sequence - first)
                     if skip >= count:
                         continue
+                    if events and first != begin + len(events):  # void numbers lie between
+                        return Stretch(begin, events)
                     begin = begin or first + skip
                     for event in zlib.decompress(body).split(b"\n")[skip:]:
                         if len(events) >= limit or (events and size + len(event) > bytes_max):

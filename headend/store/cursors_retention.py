@@ -8,6 +8,7 @@ from msgspec import Struct
 from sqlalchemy import Engine, delete, func, select
 
 from headend.store.engine import reading, writing
+from headend.store.restores import runs, voids
 from headend.store.rows import epoch_ms
 from headend.store.tables import channels, feed_batches, reads
 
@@ -39,7 +40,7 @@ class Retention:
             first = connection.execute(select(func.min(batch.first))).scalar() or 0
             newest = connection.execute(select(batch.first, batch.count).order_by(batch.first.desc()).limit(1)).first()
             last = 0 if newest is None else newest[0] + newest[1] - 1
-            events = 0 if newest is None else last - first + 1
+            events = sum(end - begin + 1 for begin, end in runs(voids(connection), first, last)) if last else 0
             if self._engine.dialect.name != "sqlite":
                 used = connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar() or 0
                 return Usage(used_bytes=int(used), free_bytes=None, events=events, last=last)

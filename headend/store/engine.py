@@ -1,5 +1,6 @@
 """Connections and their transactions. Only here is known which database it is; only here are its errors heard."""
 
+import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Table, create_engine, event, insert, make_url
 from sqlalchemy.exc import ArgumentError, DataError, SQLAlchemyError
 
-from headend.errors import ConfigError, ItemRefused, StoreUnavailable
+from headend.errors import ConfigError, ItemRefused, StoreFull, StoreUnavailable
 
 __all__ = ["connect", "insert_rows", "prepared_file", "reading", "writing"]
 
@@ -21,6 +22,7 @@ _ROWS_PER_STATEMENT = (500, 100, 20, 4, 1)
 CHECKPOINT_PAGES = (
     4000  # 16 MB: pages that several groups change reach the database file once; at most this is read after a crash
 )
+NO_ROOM_BYTES = 256 << 10  # less is no room: SQLite's files grow in steps, the index of its log by 32 KB
 BUSY_TIMEOUT_S = 10.0  # a command-line tool or a checkpoint may hold the file for a moment; longer is an alarm
 
 
@@ -61,15 +63,15 @@ def prepared_file(url: str) -> Path | None:
 
 @contextmanager
 def reading(engine: Engine, doing: str) -> Iterator[Connection]:
-    """One consistent view. Raises StoreUnavailable."""
-    with _translated(doing), engine.begin() as connection:
+    """One consistent view. Raises StoreUnavailable, StoreFull."""
+    with _translated(engine, doing), engine.begin() as connection:
         yield connection
 
 
 @contextmanager
 def writing(engine: Engine, doing: str) -> Iterator[Connection]:
-    """One transaction: everything durable at the end of the block, or nothing. Raises StoreUnavailable, ItemRefused."""
-    with _translated(doing), engine.execution_options(headend_writes=True).begin() as connection:
+    """One transaction: everything durable at the end of the block, or nothing. Raises StoreUnavailable, StoreFull, ItemRefused."""
+    with _translated(engine, doing), engine.execution_options(headend_writes=True).begin() as connection:
         yield connection
 
 
@@ -96,7 +98,7 @@ def _insert_text(table: str, width: int, rows: int) -> str:
 
 
 @contextmanager
-def _translated(doing: str) -> Iterator[None]:
+def _translated(engine: Engine, doing: str) -> Iterator[None]:
     try:
         yield
     except DataError as error:
@@ -104,7 +106,20 @@ def _translated(doing: str) -> Iterator[None]:
     except SQLAlchemyError as error:
         # Everything else is the database's trouble, not the item's: a full disk, a lock, a trigger, a lost connection.
         cause = getattr(error, "orig", None) or error
-        raise StoreUnavailable(f"{doing}: {cause}; nothing was stored by this call") from error
+        kind = StoreFull if _is_full(cause, engine.url.database) else StoreUnavailable
+        said = "the disk is full" if kind is StoreFull else str(cause)
+        raise kind(f"{doing}: {said}; nothing was stored by this call") from error
+
+
+def _is_full(cause: BaseException, file: str | None) -> bool:
+    """SQLite says so only where it writes pages; opening its files, or enlarging them, fails with words that name no cause."""
+    code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and file is not None:
+        try:
+            return shutil.disk_usage(Path(file).parent).free < NO_ROOM_BYTES
+        except OSError:
+            return False
+    return code == sqlite3.SQLITE_FULL
 
 
 def _prepare_sqlite(engine: Engine, busy_timeout_s: float) -> None:

@@ -17,6 +17,7 @@ from headend.ledger.duty import Duty
 from headend.store.commits import LAST
 from headend.store.engine import reading, writing
 from headend.store.ledger_tables import ledger_duties, ledger_manifests, ledger_mark
+from headend.store.restores import Void, lift, voids
 from headend.store.tables import channels, feed_batches
 
 __all__ = ["EventsGone", "Issued", "LedgerBook", "Mark"]
@@ -114,6 +115,16 @@ class LedgerBook:
         if not found:
             raise EventsGone(f"events from {first} on are no longer in the feed: expected them up to {last}")
         return found
+
+    def voids(self) -> list[Void]:
+        """Numbers that a restore has made void, in order."""
+        with reading(self._engine, "looking up void numbers") as connection:
+            return voids(connection)
+
+    def lowest_revision(self) -> int:
+        """Of a manifest that is issued now: lower ones may have been given out before the store was restored."""
+        with reading(self._engine, "looking up restores") as connection:
+            return lift(connection).revision
 
     def first_sequence(self) -> int:
         """Of the oldest event that is still there; 0 when there is none."""

@@ -5,6 +5,7 @@ itself stays: removing it could let two processes lock two files of one name. On
 lines will be shared out by lease.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
@@ -62,8 +63,9 @@ def sole_owner(url: str) -> Iterator[None]:
             raise StoreUnavailable(
                 f"{path} cannot be locked: {error.strerror}; put the store on a local disk"
             ) from error
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
+        with contextlib.suppress(OSError):  # a full disk: the lock holds, only its owner is not named
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
         yield
     finally:
         os.close(descriptor)

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from headend.feed.envelope import READ_TYPE, plain, quality_words
-from headend.model import Quality, Read
+from headend.model import Finding, Quality, Read
 from headend.ratios import other_side
 from headend.store.rows import quality_bits, ratio_to_row
 from protocols.values import Unit
@@ -97,6 +97,10 @@ class ReadPacker:
         if read.ratio is not None and read.amount is not None:
             ratio, sides = _ratio_texts(read.amount, read.ratio, is_primary=read.is_primary)
             tail += sides
+        findings = None
+        if read.findings:
+            findings = _json(read.findings)
+            tail += f',"findings":{findings}'
         # In two: beyond thirty parts Python 3.11 goes through a list.
         event = (
             f'{{"specversion":"1.0","id":"read:{meter}:{obis}:{end}:{revision}{self._type}{meter}","time":"{received}",'
@@ -119,6 +123,7 @@ class ReadPacker:
             sequence,
             occurred_at,
             ratio,
+            findings,
         )
         return row, event
 
@@ -163,7 +168,7 @@ def _ratio_texts(amount: Decimal, ratio: Decimal, *, is_primary: bool) -> tuple[
     return ratio_to_row(ratio, is_primary), f',"side":"{side}","ratio":"{plain(ratio)}","{other}":"{told}"'
 
 
-def _json(value: str | list[str]) -> str:
+def _json(value: str | list[str] | tuple[Finding, ...]) -> str:
     return msgspec.json.encode(value).decode()
 
 

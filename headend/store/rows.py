@@ -5,7 +5,9 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from headend.model import Quality, Read
+import msgspec
+
+from headend.model import Finding, Quality, Read
 from protocols.values import Unit
 
 __all__ = ["epoch_ms", "from_epoch_ms", "quality_bits", "ratio_to_row", "read_from_row"]
@@ -22,6 +24,7 @@ QUALITY_BITS = {
     Quality.SUSPECT: 16,
     Quality.BACK_FILLED: 32,
 }
+_findings = msgspec.json.Decoder(tuple[Finding, ...])
 _bits_of: dict[tuple[Quality, ...], int] = {}  # one entry per combination in use: a handful
 
 
@@ -43,7 +46,8 @@ def quality_bits(quality: tuple[Quality, ...]) -> int:
 
 def read_from_row(row: Sequence[Any]) -> Read:
     """Columns in the order of `_READS` in store.py."""
-    meter, obis, amount, unit, slot, read_at, received_at, quality, source, revision, reason, occurred_at, ratio = row
+    meter, obis, amount, unit, slot, read_at, received_at, quality, source, *rest = row
+    revision, reason, occurred_at, ratio, findings = rest
     return Read(
         meter=meter,
         obis=obis,
@@ -59,6 +63,7 @@ def read_from_row(row: Sequence[Any]) -> Read:
         occurred_at=None if occurred_at is None else from_epoch_ms(occurred_at),
         ratio=None if ratio is None else Decimal(ratio.lstrip("/")),
         is_primary=ratio is not None and ratio.startswith("/"),
+        findings=() if findings is None else _findings.decode(findings),
     )
 
 

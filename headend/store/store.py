@@ -6,7 +6,6 @@ numbers are given inside the one write transaction, a number exists exactly when
 gap, and never a lower number after a higher one.
 """
 
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
@@ -14,18 +13,18 @@ from typing import TypeVar
 from sqlalchemy import Connection, bindparam, func, select
 
 from headend.model import Item, MeterClock, MeterRecord, Read, SlotState
-from headend.store import clocks, registry
+from headend.store import clocks, histories, registry, stretches
 from headend.store.commits import LAST, Commits
 from headend.store.engine import BUSY_TIMEOUT_S, connect, prepared_file, reading
 from headend.store.migrate import migrate
 from headend.store.rows import epoch_ms, from_epoch_ms, read_from_row
-from headend.store.tables import channels, feed_batches, reads, sources
+from headend.store.stretches import Bounds, FeedStretch
+from headend.store.tables import channels, reads, sources
 
 __all__ = ["Store", "open_store"]
 
 T = TypeVar("T")
 
-_ROWS_AT_ONCE = 32  # batches fetched per question, so that a long pull does not hold the whole feed in memory
 _METERS_AT_ONCE = 500  # per question; databases limit the number of parameters
 
 _HIGHEST = select(func.max(reads.c.slot)).where(reads.c.channel == channels.c.id).scalar_subquery()
@@ -45,6 +44,7 @@ _READS = (
         reads.c.reason,
         reads.c.occurred_at,
         reads.c.ratio,
+        reads.c.findings,
     )
     .join_from(reads, channels, reads.c.channel == channels.c.id)
     .join(sources, reads.c.source == sources.c.id)
@@ -107,28 +107,27 @@ class Store:
         with reading(self.engine, "looking up the end of the feed") as connection:
             return connection.execute(LAST).scalar() or 0
 
+    def bounds(self) -> Bounds:
+        """Numbers of the oldest event that is kept and of the newest durable one."""
+        return stretches.bounds(self.engine)
+
+    def stretch_after(self, sequence: int, limit: int) -> FeedStretch:
+        """Up to `limit` events numbered sequence + 1, sequence + 2, …, as texts of many events.
+
+        Where the feed was pruned it begins later than asked, or is empty: compare `first`.
+        """
+        return stretches.stretch_after(self.engine, sequence, limit)
+
+    def place_of(self, sequence: int) -> Bounds:
+        """first: the cursor that one with `sequence` goes on from, which is another only at void numbers, see restores.py. last: the
+        number up to which nothing is void behind it."""
+        return stretches.place_of(self.engine, sequence)
+
     def events_after(self, sequence: int, limit: int) -> list[bytes]:
-        """Up to `limit` events numbered sequence + 1, sequence + 2, …, each one encoded JSON object."""
-        events: list[bytes] = []
-        batch = feed_batches.c
-        with reading(self.engine, "reading the feed") as connection:
-            # The batch that holds sequence + 1 may begin before it.
-            start = connection.execute(select(func.max(batch.first)).where(batch.first <= sequence + 1)).scalar() or 0
-            while len(events) < limit:
-                rows = connection.execute(
-                    select(batch.first, batch.count, batch.body)
-                    .where(batch.first >= start)
-                    .order_by(batch.first)
-                    .limit(_ROWS_AT_ONCE),
-                ).all()
-                for first, count, body in rows:
-                    skip = max(0, sequence + 1 - first)
-                    if skip < count and len(events) < limit:
-                        events += zlib.decompress(body).split(b"\n")[skip : skip + limit - len(events)]
-                if len(rows) < _ROWS_AT_ONCE:
-                    break
-                start = rows[-1][0] + 1
-        return events
+        """The same as one encoded JSON object each, and wherever the feed begins: of a pruned one the oldest that are kept."""
+        oldest = self.bounds().first
+        stretch = self.stretch_after(max(sequence, oldest - 1), limit)
+        return [event for text in stretch.texts for event in text.split(b"\n")]
 
     def cursor(self, destination: str) -> int:
         """Last feed number the destination has acknowledged; 0 for a new one."""
@@ -232,6 +231,12 @@ class Store:
     def set_broadcast(self, line: str, at: datetime) -> None:
         """Durable at return: to be called before the frame leaves, so that no crash makes it leave twice a day."""
         clocks.set_broadcast(self.engine, line, at)
+
+    # what truth checks remember
+
+    def histories(self, meters: Iterable[str]) -> dict[str, dict[str, bytes]]:
+        """By meter and quantity, of these meters; as they were stored with the reads."""
+        return histories.histories_of(self.engine, meters)
 
     # registered meters
 

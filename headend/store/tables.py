@@ -75,6 +75,7 @@ reads = Table(
     Column("sequence", _Big, nullable=False),  # of its event in the feed
     Column("occurred_at", _Big),
     Column("ratio", Text),  # of transformers that held at the interval end; "/80" where the meter multiplies by itself
+    Column("findings", Text),  # JSON, as in the event; NULL: none
     sqlite_with_rowid=False,
 )
 

@@ -7,6 +7,9 @@ somebody else by waiting, such as a broker that sends no more than a few message
 What waits is lost if the process is killed, so little may wait: at two groups `room()` blocks, and lines stop reading until the
 commits have caught up. Without it a loop that never rests can starve the thread that commits.
 
+A `DiskWatch` says when there is room again after the disk was full: until then nothing is tried, and the reserve on the disk stays for
+what is `urgent`.
+
 When the store cannot commit (full disk, locked file), items stay queued in order and the same group is tried again
 after 0.1, 0.2, … 5 s. Reading then goes on for the meters' sake: now `room()` blocks at `queue_max` items only. Nothing is
 dropped: `put` itself still takes what lines already hold by then, up to twice `queue_max`.
@@ -28,8 +31,9 @@ from msgspec import Struct
 from sqlalchemy import Connection
 
 from headend.clock import Clock
-from headend.errors import HeadendError, ItemRefused, StoreUnavailable, WriterFull
+from headend.errors import HeadendError, ItemRefused, StoreFull, StoreUnavailable, WriterFull
 from headend.model import Item
+from headend.store.reserve import DiskWatch
 from headend.store.store import Store
 
 __all__ = ["Execute", "Writer", "WriterHealth", "inline", "own_thread"]
@@ -129,6 +133,7 @@ class Writer:
         linger_s: float = 0.0,
         on_commit: Callable[[int], None] | None = None,
         prepare: Callable[[Item], Item] | None = None,
+        disk: DiskWatch | None = None,
         group_max: int = GROUP_MAX,
         queue_max: int = QUEUE_MAX,
         backoff_s: tuple[float, float] = BACKOFF_S,
@@ -139,6 +144,7 @@ class Writer:
         self._linger_s = linger_s
         self._on_commit = on_commit
         self._prepare = prepare
+        self._disk = disk
         self._group_max = group_max
         self._queue_max = queue_max
         self._waiting_max = min(GROUPS_WAITING_MAX * group_max, queue_max)  # while the store works
@@ -188,13 +194,19 @@ class Writer:
         """Queue the item without waiting; it becomes durable soon, in the order of putting. Raises WriterFull."""
         self._enqueue(item, None)
 
-    async def transact(self, work: Callable[[Connection], tuple[T, Sequence[Item]]], doing: str) -> T:
+    async def transact(
+        self, work: Callable[[Connection], tuple[T, Sequence[Item]]], doing: str, *, urgent: bool = False
+    ) -> T:
         """`Store.transact` on the writer's thread, between two commits: durable at return. It does not wait for company.
 
         Tried once: whoever needs the outcome decides about the next try. Cancelling stops the waiting, not the storing.
-        Raises what `work` raises, StoreUnavailable, ItemRefused.
+        urgent: on a full disk it is written into the room of the reserve, and `work` may be called twice for that; only for
+        what makes somebody safer or leaves a trace of it. Everything else is refused there at once.
+        Raises what `work` raises, StoreUnavailable, StoreFull, ItemRefused.
         """
-        result, numbers = await self._execute(lambda: self._store.transact(work, doing))
+        result, numbers = await self._execute(
+            lambda: self._guarded(lambda: self._store.transact(work, doing), urgent=urgent)
+        )
         if (
             last := max((number for number in numbers if number is not None), default=0)
         ) and self._on_commit is not None:
@@ -242,6 +254,20 @@ class Writer:
             self._flush_until = asyncio.get_running_loop().time() + flush_s
         self._stirred.set()
         await self._task
+
+    def _guarded(self, write: Callable[[], T], *, urgent: bool = False) -> T:
+        """What writes, in the store's thread, with an eye on the disk."""
+        if self._disk is None:
+            return write()
+        if not urgent:
+            self._disk.check()
+        try:
+            return write()
+        except StoreFull:
+            self._disk.note_full()
+            if not urgent or not self._disk.use_reserve():
+                raise
+            return write()
 
     def _enqueue(self, item: Item, waiting: _Waiting | None) -> None:
         if self._closing:
@@ -309,7 +335,7 @@ class Writer:
         pause_s, pause_s_max = self._backoff_s
         while True:
             try:
-                results = await self._execute(lambda: self._store.commit(items))
+                results = await self._execute(lambda: self._guarded(lambda: self._store.commit(items)))
             except ItemRefused as error:
                 if size == 1:
                     self._refuse(error)

@@ -6,7 +6,10 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
+from headend.clock import Clock
+from headend.intervals.guard import Guard, GuardedMeter
 from headend.model import Event, Quality, Read
+from headend.ratios import Ratios
 from headend.store import Store, migrate
 from protocols.values import Unit
 
@@ -53,6 +56,11 @@ def a_read(
         revision=revision,
         reason="silent" if amount is None else "",
     )
+
+
+def a_guard(clock: Clock, *meters: GuardedMeter) -> Guard:
+    """That remembers nothing yet. Reads of other meters pass without a look."""
+    return Guard(meters, histories={}, clock=clock, clocks={}, ratios=Ratios(()))
 
 
 def an_event(subject: str = "M000001") -> Event:

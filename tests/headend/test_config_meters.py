@@ -1,12 +1,14 @@
 """Meters in a table, what entries refer to, and everything wrong told in one run."""
 
 import time
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from headend.config import load_config
 from headend.errors import ConfigError
+from headend.intervals.registers import Connection
 from tests.headend.test_config import GOOD, headend, loaded, problems
 
 HEADER = "id,line,address,contract,plan\n"
@@ -64,6 +66,20 @@ def test_surplus_cells_blank_rows_and_blanks_around_cells(tmp_path: Path) -> Non
     (problem,) = config.problems
     assert problem.place.startswith("meters.csv:")
     assert "3 cells more than columns" in problem.text
+
+
+def test_what_a_connection_carries_is_read_from_tables_and_is_one_object_for_all_that_are_alike(tmp_path: Path) -> None:
+    header = HEADER.strip() + ",current_max_a,voltage_v,phases\n"
+    rows = [
+        f"M{number},transformer-12,{number:012},,residential,{connection}\n"
+        for number, connection in enumerate(("60,,", "60,,", "100.5,230,3", ",,", "60,,2"), start=1)
+    ]
+    config = load_config(with_table(tmp_path, header + "".join(rows)))
+    assert [(problem.text) for problem in config.problems] == ["expected 1 or 3, got 2"]
+    assert set(config.connections) == {"M1", "M2", "M3"}
+    assert config.connections["M1"] is config.connections["M2"]
+    assert config.connections["M1"] == Connection(current_max_a=Decimal(60))
+    assert config.connections["M3"] == Connection(current_max_a=Decimal("100.5"), voltage_v=Decimal(230), phases=3)
 
 
 def test_references_are_checked_in_entries_that_have_other_mistakes(tmp_path: Path) -> None:

@@ -2,10 +2,28 @@
 
 from alembic import context
 
-from headend.store import cursors_tables, ledger_tables
+from headend.store import (
+    audit_tables,
+    commands_tables,
+    cursors_tables,
+    governor_tables,
+    intervals_tables,
+    ledger_tables,
+    restores_tables,
+    truth_tables,
+)
 from headend.store.tables import metadata
 
-__all__ = ["cursors_tables", "ledger_tables"]  # tables of their own modules, in the same metadata
+__all__ = [
+    "audit_tables",
+    "commands_tables",
+    "cursors_tables",
+    "governor_tables",
+    "intervals_tables",
+    "ledger_tables",
+    "restores_tables",
+    "truth_tables",
+]  # tables of their own modules, in the same metadata
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
 with context.begin_transaction():

@@ -17,6 +17,7 @@ from headend.model import MeterRecord
 from headend.store import Store, Writer
 from headend.store.writer import own_thread
 from tests.brokers import Broker
+from tests.headend.support import a_guard
 
 __all__ = [
     "HES",
@@ -80,6 +81,7 @@ async def running_park(
                 writer=writer,
                 clock=SystemClock(),
                 secret=lambda reference: reference.removeprefix("env:"),
+                guard=a_guard(SystemClock()),
             )
             task = asyncio.create_task(park.run())
             try:

@@ -31,7 +31,7 @@ from tests.headend.concentrators.support import (
     running_park,
     topic,
 )
-from tests.headend.support import new_store
+from tests.headend.support import a_guard, new_store
 
 T = TypeVar("T")
 START_MS = 1_780_000_000_000
@@ -88,6 +88,7 @@ async def crashing_head_end(
         writer=writer,
         clock=SystemClock(),
         secret=str,
+        guard=a_guard(SystemClock()),
     )
     task = asyncio.create_task(park.run())
     try:

@@ -234,9 +234,9 @@ def test_a_breaking_change_asks_for_a_new_major_version() -> None:
 def test_an_addition_asks_for_a_new_minor_version_and_passes_with_one() -> None:
     before = copy.deepcopy(READ)
     drop(before, "occurred_at")
-    assert texts(kept(read=before)) == ["headend.read.v1: data.occurred_at: added: raise its version to 1.1"]
+    assert texts(kept(read=before)) == ["headend.read.v1: data.occurred_at: added: raise its version to 1.2"]
     raised = [
-        msgspec.structs.replace(one, version="1.1") if one.name == "headend.read.v1" else one for one in EVENT_TYPES
+        msgspec.structs.replace(one, version="1.2") if one.name == "headend.read.v1" else one for one in EVENT_TYPES
     ]
     (problem,) = check(kept(read=before), raised)
     assert problem.is_stale
@@ -245,7 +245,7 @@ def test_an_addition_asks_for_a_new_minor_version_and_passes_with_one() -> None:
 
 def test_a_version_never_goes_back_and_has_the_major_of_its_name() -> None:
     later = copy.deepcopy(READ) | {"x-version": "1.4"}
-    assert texts(kept(read=later)) == ["headend.read.v1: version 1.0 does not follow '1.4'"]
+    assert texts(kept(read=later)) == ["headend.read.v1: version 1.1 does not follow '1.4'"]
     second = [msgspec.structs.replace(one, version="2.0") for one in EVENT_TYPES[:1]]
     assert "does not follow" in check(kept(), second)[-1].text
 
@@ -280,7 +280,7 @@ def test_the_command_says_what_is_wrong_and_how_it_went(tmp_path: Path, capsys: 
     assert main(["--check", *here]) == 0
     assert capsys.readouterr().err == ""
     path = tmp_path / "headend.read.v1.json"
-    path.write_text(path.read_text().replace('"x-version": "1.0"', '"x-version": "1.0",\n  "title2": ""'))
+    path.write_text(path.read_text().replace('"x-version": "1.1"', '"x-version": "1.1",\n  "title2": ""'))
     assert main(["--check", *here]) == 1
     assert main(["--check", "--against", str(tmp_path)]) == 1
     with pytest.raises(SystemExit):

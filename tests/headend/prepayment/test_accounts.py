@@ -20,9 +20,17 @@ from tests.headend.prepayment.support import NOON, database
 MARCH = date(2026, 3, 1)
 OURS = {"M1", "M2", "M3"}
 WANG = Enrolment(
-    account="4100001", customer="C1", name="Wang Fang", identity="41030319800101123X",
-    premises=Premises(id="P1", address="1 Jian She Lu"), meters=("M1",), phone="138 1234 5678", currency="CNY", tariff="residential-step", reminder_minor=2000,
-)  # fmt: skip
+    account="4100001",
+    customer="C1",
+    name="Wang Fang",
+    identity="41030319800101123X",
+    premises=Premises(id="P1", address="1 Jian She Lu"),
+    meters=("M1",),
+    phone="138 1234 5678",
+    currency="CNY",
+    tariff="residential-step",
+    reminder_minor=2000,
+)
 
 
 @pytest.fixture
