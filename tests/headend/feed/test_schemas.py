@@ -151,11 +151,15 @@ def test_alarms_of_the_service_are_valid(kind: str, destination: str) -> None:
     assert problems(sent(alarm)) == []
 
 
+# What signatures and files are marked with, so that none is taken for another.
+NO_EVENTS = {"headend.audit-log.v1", "headend.audit-evidence.v1", "headend.policy.v1"}
+
+
 def test_no_event_type_is_sent_without_a_schema() -> None:
     named = {
         name for path in HEADEND.rglob("*.py") for name in re.findall(r"\bheadend\.[a-z-]+\.v\d+", path.read_text())
     }
-    assert named == set(SCHEMAS)
+    assert named - NO_EVENTS == set(SCHEMAS)
 
 
 def presence(reason: str) -> Event:
@@ -177,7 +181,11 @@ def test_everything_a_street_sends_is_valid(tmp_path: Path) -> None:
         lambda clock, _: run_street(tmp_path, clock, hours=3, edit=edit, meanwhile=meanwhile, **options), start=MIDNIGHT
     )
     events = list(street.events())
-    assert {event["type"] for event in events} == {"headend.read.v1", "headend.meter-status.v1"}
+    assert {event["type"] for event in events} == {
+        "headend.read.v1",
+        "headend.meter-status.v1",
+        "headend.interval.v1",
+    }
     assert len(events) > 70
     assert [problem for event in events for problem in problems(event)] == []
 

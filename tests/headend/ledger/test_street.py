@@ -10,13 +10,9 @@ from typing import Any
 
 from headend.ledger.bundle import bundles_of
 from headend.ledger.copy import Copy
-from headend.ledger.duties import duties_of
-from headend.ledger.keeper import LedgerKeeper
-from headend.ledger.signing import SigningKey
+from headend.ledger.signing import PublicKey, make_keys
 from headend.ledger.verify import verify
-from headend.store import Writer
 from headend.store.ledger import LedgerBook
-from headend.store.writer import inline
 from simulators.virtual_time import VirtualClock, run
 from tests.headend.ledger.verifier import verify_feed
 from tests.scenarios.street import Street, run_street
@@ -26,36 +22,17 @@ DEAD, AWAY = "000000000002", "000000000003"
 
 
 def test_the_ledger_of_a_street_says_what_became_of_every_interval(tmp_path: Path) -> None:
-    key = SigningKey.new()
+    _, public = make_keys(tmp_path)
+    key = PublicKey.from_pem(public.read_text())
 
     async def meanwhile(street: Street, clock: VirtualClock) -> None:
-        asyncio.current_task()
         bus: Any = street.lines["line-0"].bus
         all_meters = list(bus.meters)
 
-        async def keep() -> None:
-            async with Writer(street.store, inline, clock=clock) as writer:
-                keeper = LedgerKeeper(
-                    LedgerBook(street.store.engine),
-                    writer,
-                    duties_of(street.config),
-                    zone=street.config.zone,
-                    source=street.config.source,
-                    clock=clock,
-                    execute=inline,
-                    key=key,
-                )
-                task = asyncio.create_task(keeper.run())
-                await asyncio.sleep(70 * 3600)
-                keeper.stop()
-                await task
-
-        keeping = asyncio.create_task(keep())
         await asyncio.sleep(6 * 3600)
         bus.meters = [meter for meter in all_meters if meter.address not in (DEAD, AWAY)]
         await asyncio.sleep(4.5 * 3600)
         bus.meters = [meter for meter in all_meters if meter.address != DEAD]
-        await keeping
 
     async def street(clock: VirtualClock, _: random.Random) -> Street:
         return await run_street(
@@ -66,7 +43,10 @@ def test_the_ledger_of_a_street_says_what_became_of_every_interval(tmp_path: Pat
             quantities=["1-0:1.8.0"],
             period="1h",
             meanwhile=meanwhile,
-            edit=lambda text: text.replace('period = "1h"', 'period = "1h"\nback_fill = "1d"'),
+            edit=lambda text: (
+                text.replace('period = "1h"', 'period = "1h"\nback_fill = "1d"')
+                + f'\n[ledger]\nsigning_key = "file:{tmp_path}/manifest-key.pem"\n'
+            ),
         )
 
     found = run(street, start=MIDNIGHT - timedelta(minutes=1), seed=5)
@@ -83,15 +63,15 @@ def test_the_ledger_of_a_street_says_what_became_of_every_interval(tmp_path: Pat
         "M000003": {"measured": 20, "back-filled": 4},
         "M000004": {"measured": 24},
     }
-    assert states(book, "2026-03-03")["M000002"] == {"meter-unreachable": 3, "open": 21}
+    assert states(book, "2026-03-03")["M000002"] == {"meter-unreachable": 4, "open": 20}
     assert counted(found) == states(book, "2026-03-02")
     lines = found.store.events_after(0, 1_000_000)
     events = found.events()
     manifests = [event for event in events if event["type"].startswith("headend.manifest")]
-    bundles, problems = bundles_of(manifests, [key.public])
+    bundles, problems = bundles_of(manifests, [key])
     verdict = verify(Copy(b"\n".join(lines)), bundles, problems=problems)
     assert verdict.findings == []
-    assert verify_feed.verify(lines, manifests, [verify_feed.public_key(key.public.pem)])[0] == []
+    assert verify_feed.verify(lines, manifests, [verify_feed.public_key(key.pem)])[0] == []
     found.store.close()
 
 
