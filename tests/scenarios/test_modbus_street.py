@@ -135,7 +135,7 @@ def test_a_read_behind_transformers_carries_both_sides_from_its_first_whole_inte
         stored = store.reads("M01", "1-0:1.8.0")
         assert [read.ratio for read in stored] == [None, Decimal(8000)]
         store.close()
-        return [one for one in data if "obis" in one]
+        return [one for one in data if "interval_end" in one]
 
     reads = run(story, seed=3)
     start = datetime(2025, 6, 1, tzinfo=UTC)

@@ -92,7 +92,7 @@ def polled(
         found: Counter[tuple[str, str]] = Counter()
         for event in store.events_after(0, 1_000_000):
             data = json.loads(event)["data"]
-            if "obis" in data:
+            if "interval_end" in data:
                 found[data["interval_end"], "read" if data["value"] is not None else data["reason"]] += 1
         store.close()
         return found, made[-1]
