@@ -1,13 +1,15 @@
 """Replies of DL/T 645 made wrong: address, item, checksum."""
 
+import re
 from collections.abc import Sequence
 
 from protocols.dlt645.control import ERROR, Function1997, Function2007
 from protocols.dlt645.frame import PREAMBLE, Frame
-from simulators.faults import METER_ADDRESSES, FaultKind, FaultPlan, Strike
+from simulators.faults import METER_ADDRESSES, BadFaults, FaultKind, FaultPlan, Strike
 
 __all__ = ["Dlt645Replies"]
 
+_OPERATOR = re.compile(r"[0-9A-Fa-f]{8}")
 _WITH_DI = {0x80 | function for function in (Function2007.READ, Function2007.FOLLOW_UP)}
 _WITH_DI |= {0xA0 | function for function in (Function2007.READ, Function2007.FOLLOW_UP)}
 _WITH_SHORT_DI = {0x80 | function for function in (Function1997.READ, Function1997.FOLLOW_UP)}
@@ -22,6 +24,8 @@ class Dlt645Replies:
             METER_ADDRESSES.check(fault.title, fault.meters)
             if fault.kind is FaultKind.WRONG_ADDRESS and (address := fault.get("address")):
                 METER_ADDRESSES.check(fault.title, [address])
+            if fault.kind is FaultKind.WRONG_OPERATOR and not _OPERATOR.fullmatch(code := fault.get("code")):
+                raise BadFaults(f"{fault.title}: code {code!r}, expected 8 hex digits, C0 to C3 as sent")
 
     def is_relay_order(self, request: Frame) -> bool:
         return request.control == Function2007.RELAY

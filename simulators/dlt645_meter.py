@@ -109,9 +109,16 @@ class Dlt645Meter:
         return wire
 
     def replacement(self, seed: int, now: datetime) -> "Dlt645Meter":
-        """Another meter of the same kind and address, as somebody may put in its place: its registers are its own."""
+        """Another meter of the same kind and address, as somebody may put in its place: its registers and its number are its own."""
         own = self.model
-        model = MeterModel(own.address, seed=seed, kind=own.curve.kind, timezone=own.timezone, clock_set_at=now)
+        model = MeterModel(
+            own.address,
+            seed=seed,
+            kind=own.curve.kind,
+            timezone=own.timezone,
+            clock_set_at=now,
+            number=f"{900_000_000_000 + seed:012}",
+        )
         return Dlt645Meter(
             model,
             self.contract,

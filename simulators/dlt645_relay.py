@@ -13,39 +13,50 @@ from simulators.relay import RelayRefused
 if TYPE_CHECKING:
     from simulators.dlt645_meter import Dlt645Meter
 
-__all__ = ["switch"]
+__all__ = ["is_expired", "obey", "switch"]
 
 NEVER_EXPIRES = "999999999999"
 
 
 def switch(meter: "Dlt645Meter", request: m.RelayRequest, _: str, now: datetime) -> m.Message:
-    """Refusals are one word, 04H: password, expiry and protection look the same from outside."""
+    """The plain class. Refusals are one word, 04H: password, operator, expiry and protection look the same from outside."""
     meter.check_password(request.password, meter.relay_level)
     if request.delay is None or request.expires is None or request.secure:
         raise Refusal(Err.OTHER)
-    if request.expires != NEVER_EXPIRES:
-        try:
-            expires = moment(request.expires)
-        except Refusal as error:
-            raise Refusal(Err.PASSWORD) from error
-        if meter.model.clock(now) > expires:
-            raise Refusal(Err.PASSWORD)
-    order = _ORDERS.get(request.order)
-    if order is None or (request.order in _TIMED and request.delay == 0):
-        raise Refusal(Err.OTHER)
-    if meter.pretends:
-        return m.RelayReply()
+    if is_expired(meter.model, request.expires, now):
+        raise Refusal(Err.PASSWORD)
     try:
-        if request.order in _TIMED:
-            permits = request.order == RelayOrder.TRIP_THEN_PERMIT
-            if meter.quirks.contract.timed_trip == "permits":  # the two orders swapped
-                permits = not permits
-            _timed_trip(meter.model, request, now, permits=permits)
-        else:
-            order(meter.model, request, now)
+        obey(meter, request, now)
     except RelayRefused as error:
         raise Refusal(Err.PASSWORD) from error
     return m.RelayReply()
+
+
+def is_expired(model: MeterModel, expires: str, now: datetime) -> bool:
+    """By the meter's clock; what is no date has expired. expires: YYMMDDhhmmss digits."""
+    try:
+        return expires != NEVER_EXPIRES and model.clock(now) > moment(expires)
+    except Refusal:
+        return True
+
+
+def obey(meter: "Dlt645Meter", request: m.RelayRequest, now: datetime) -> None:
+    """What is left when password and expiry, or the chip, are content. Raises RelayRefused; Refusal for an order that is none."""
+    order = _ORDERS.get(request.order)
+    if order is None or (request.order in _TIMED and not request.delay):
+        raise Refusal(Err.OTHER)
+    operators = meter.model.relay.operators
+    if operators is not None and request.operator not in operators:
+        raise RelayRefused("this operator may not order")
+    if meter.pretends:
+        return
+    if request.order in _TIMED:
+        permits = request.order == RelayOrder.TRIP_THEN_PERMIT
+        if meter.quirks.contract.timed_trip == "permits":  # the two orders swapped
+            permits = not permits
+        _timed_trip(meter.model, request, now, permits=permits)
+    else:
+        order(meter.model, request, now)
 
 
 def _trip(model: MeterModel, request: m.RelayRequest, now: datetime) -> None:

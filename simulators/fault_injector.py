@@ -22,7 +22,11 @@ __all__ = ["Burst", "Departure", "FaultInjector"]
 
 K = FaultKind
 HELD_MAX = 4096  # bytes of merged replies kept for the next one; a line whose replies are all merged stays silent
-_OF_METER = (K.CLOCK_STEP, K.CLOCK_DRIFT, K.POWER_CUT, K.METER_SWAP, K.STUCK_RELAY)
+_OF_METER = (
+    *(K.CLOCK_STEP, K.CLOCK_DRIFT, K.POWER_CUT, K.METER_SWAP),
+    *(K.STUCK_RELAY, K.SLOW_CONTACT, K.PROTECTED_METER, K.WRONG_OPERATOR, K.CUSTOMERS_BUTTON),
+)
+_OF_ORDER = (K.ACK_WITHOUT_SWITCH, K.LOST_ACKNOWLEDGEMENT, K.SILENT_AFTER_ORDER)
 
 F = TypeVar("F")
 M = TypeVar("M", bound="FaultyMeter[Any]")
@@ -61,6 +65,7 @@ class FaultInjector(Generic[M, F]):
         self._heard: Counter[str] = Counter()
         self._active: dict[tuple[str, M], Fault] = {}
         self._stand_ins: dict[M, M] = {}
+        self._mute_until: dict[M, datetime] = {}
         self._held: dict[object, bytes] = {}
         self._settled_at: datetime | None = None
         self._next_change: datetime | None = None
@@ -130,13 +135,23 @@ class FaultInjector(Generic[M, F]):
         line: where the reply goes, when there are several: what is held back for merging leaves on the same one.
         """
         device = self.device(meter)
-        if meter.model.power_off(now):
+        if meter.model.power_off(now) or (self._mute_until and now < self._mute_until.get(meter, now)):
             return None
         silence = strikes.get(K.SILENCE)
         if silence is not None and not silence.fault.get("obeys"):
             self._count(silence)
             return None
-        pretends = strikes.get(K.ACK_WITHOUT_SWITCH) if strikes and self._adapter.is_relay_order(frame) else None
+        if strikes and not self._adapter.is_relay_order(frame):
+            strikes = {kind: strike for kind, strike in strikes.items() if kind not in _OF_ORDER}
+        lost = strikes.get(K.LOST_ACKNOWLEDGEMENT) or strikes.get(K.SILENT_AFTER_ORDER)
+        if lost is not None:
+            self._count(lost)
+            if lost.fault.kind is K.SILENT_AFTER_ORDER:
+                self._mute_until[meter] = now + timedelta(seconds=lost.fault.get("for_s"))
+            if lost.fault.get("obeys"):
+                device.receive(frame, now)
+            return None
+        pretends = strikes.get(K.ACK_WITHOUT_SWITCH)
         if pretends is not None:
             device.pretends = True
         reply = device.receive(frame, now)
@@ -296,6 +311,14 @@ class FaultInjector(Generic[M, F]):
                 case K.STUCK_RELAY:
                     model.relay.advance(at)
                     model.relay.stuck, model.relay.senses = True, fault.get("senses")
+                case K.SLOW_CONTACT:
+                    model.relay.follows_after_s = fault.get("after_s")
+                case K.PROTECTED_METER:
+                    model.relay.protected = True
+                case K.WRONG_OPERATOR:
+                    model.relay.operators = frozenset({bytes.fromhex(fault.get("code"))})
+                case K.CUSTOMERS_BUTTON:
+                    model.relay.press_after_s = fault.get("after_s")
 
     def _end(self, fault: Fault, meter: M, at: datetime) -> None:
         self._active.pop((fault.title, meter), None)
@@ -308,6 +331,14 @@ class FaultInjector(Generic[M, F]):
                     model.restore_power(at)
                 case K.STUCK_RELAY:
                     model.relay.stuck, model.relay.senses = False, True
+                case K.SLOW_CONTACT:
+                    model.relay.follows_after_s = 0.0
+                case K.PROTECTED_METER:
+                    model.unprotect(at)
+                case K.WRONG_OPERATOR:
+                    model.relay.operators = None
+                case K.CUSTOMERS_BUTTON:
+                    model.relay.press_after_s = None
         if fault.kind is K.METER_SWAP:
             self._stand_ins.pop(meter, None)
 

@@ -53,7 +53,7 @@ _WHOLE = 1 << 64
 
 
 class FaultKind(enum.Enum):
-    """The first group spoils a reply, the second the line, the third the meter itself."""
+    """The first group spoils a reply, the second the line, the third the meter itself, the last orders to its relay."""
 
     SILENCE = "silence"
     LATE_REPLY = "late-reply"
@@ -77,7 +77,14 @@ class FaultKind(enum.Enum):
     POWER_CUT = "power-cut"
     METER_SWAP = "meter-swap"
     STUCK_RELAY = "stuck-relay"
+    SLOW_CONTACT = "slow-contact"
+    PROTECTED_METER = "protected-meter"
+    WRONG_OPERATOR = "wrong-operator"
+    CUSTOMERS_BUTTON = "customers-button"
+
     ACK_WITHOUT_SWITCH = "ack-without-switch"
+    LOST_ACKNOWLEDGEMENT = "lost-acknowledgement"
+    SILENT_AFTER_ORDER = "silent-after-order"
 
 
 Value = bool | int | float | str
@@ -164,7 +171,18 @@ PARAMETERS: dict[FaultKind, dict[str, Parameter]] = {
     K.STUCK_RELAY: {
         "senses": Parameter(True, "status word 3 tells where the contact is; false: where it was told to go")
     },
+    K.SLOW_CONTACT: {"after_s": Parameter(3.0, "seconds from the order to the contact's move", 0.0, 3600.0)},
+    K.PROTECTED_METER: {},
+    K.WRONG_OPERATOR: {"code": Parameter("00000000", "8 hex digits: the only operator whose orders are taken")},
+    K.CUSTOMERS_BUTTON: {"after_s": Parameter(30.0, "seconds from the permission until the customer presses", 0.0)},
     K.ACK_WITHOUT_SWITCH: {},
+    K.LOST_ACKNOWLEDGEMENT: {
+        "obeys": Parameter(True, "the order is done, only the reply is lost; false: it was not heard")
+    },
+    K.SILENT_AFTER_ORDER: {
+        "obeys": Parameter(True, "the order is done before the meter falls silent"),
+        "for_s": Parameter(60.0, "seconds in which it answers nothing at all", 0.0),
+    },
 }
 
 

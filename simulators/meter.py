@@ -98,6 +98,7 @@ class MeterModel:
     clock_set_at: when its clock was last right; `drift_ppm` has worked on it since. Drift and `clock_offset_s` come
     from the seed when not given (within 20 ppm and 20 s).
     press_after_s: a customer who presses the key so long after closing was permitted; None: nobody does.
+    number: the meter number on its plate, 12 digits; its address when not given.
     faults: seven status words or-ed into what the meter finds itself, for tests that need a fault shown.
     settlement_days: (day 1..28, hour) of every month. clock_lost: it stood still without power and was not set since.
     """
@@ -114,9 +115,11 @@ class MeterModel:
         clock_offset_s: int | None = None,
         solar: bool | None = None,
         press_after_s: float | None = None,
+        number: str | None = None,
     ) -> None:
         traits = random.Random(f"{seed}/meter")
         self.address = address
+        self.number = address.digits if number is None else number
         self.seed = seed
         self.timezone = timezone
         self.faults = [0] * 7

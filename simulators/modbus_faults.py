@@ -16,7 +16,9 @@ REFUSED = 0x80  # in the function of an exception reply
 UNIT_MAX = 247
 _MEANINGLESS = {
     FaultKind.WRONG_DI: "a Modbus reply does not say what was asked; "
-    "late-reply and duplicate-reply make one that can be taken for another"
+    "late-reply and duplicate-reply make one that can be taken for another",
+    FaultKind.WRONG_OPERATOR: "a Modbus order does not say who gives it",
+    FaultKind.CUSTOMERS_BUTTON: "a Modbus order closes, or does not; it cannot permit",
 }
 _MEANINGLESS_ON_TCP = {
     FaultKind.BAD_CHECKSUM: "Modbus TCP has no checksum; bit-flip spoils the content",

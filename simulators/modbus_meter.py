@@ -78,7 +78,14 @@ class ModbusMeter:
     def replacement(self, seed: int, now: datetime) -> "ModbusMeter":
         """Another meter of the same kind and unit, as somebody may put in its place: its registers are its own."""
         own = self.model
-        model = MeterModel(own.address, seed=seed, kind=own.curve.kind, timezone=own.timezone, clock_set_at=now)
+        model = MeterModel(
+            own.address,
+            seed=seed,
+            kind=own.curve.kind,
+            timezone=own.timezone,
+            clock_set_at=now,
+            number=f"{900_000_000_000 + seed:012}",
+        )
         return ModbusMeter(
             model,
             self.contract,

@@ -32,7 +32,8 @@ class Relay:
     on_switch: told (moment, open?, operator) whenever a contact was driven; also a stuck one, which did not move.
     press_after_s: a customer who presses the key so long after closing was permitted; None: nobody does.
     stuck: the contact does not move. senses: the meter notices, and shows where the contact is rather than what it
-    was told.
+    was told. follows_after_s: how long a slow contact takes; the operation is recorded when it has moved.
+    operators: codes that may order; None: any.
     """
 
     def __init__(self, on_switch: Callable[[datetime, bool, bytes], None], *, press_after_s: float | None) -> None:
@@ -43,17 +44,20 @@ class Relay:
         self.alarm = False
         self.stuck = False
         self.senses = True
+        self.follows_after_s = 0.0
+        self.operators: frozenset[bytes] | None = None
         self.spans: list[Span] = []  # of an open contact
         self._driven_open = False
         self._on_switch = on_switch
         self._restore_at: datetime | None = None
         self._restore_permits = False
         self._press_at: datetime | None = None
+        self._moves: tuple[datetime, bool, bytes] | None = None  # a slow contact: when, to open?, on whose order
 
     @property
     def is_contrary(self) -> bool:
-        """The contact is not where it was driven to."""
-        return self._driven_open != self._is_open
+        """The contact is not where it was driven to, and is not on its way."""
+        return self._moves is None and self._driven_open != self._is_open
 
     @property
     def shows_open(self) -> bool:
@@ -108,6 +112,7 @@ class Relay:
 
     def advance(self, now: datetime) -> None:
         """Let happen what was due by now."""
+        self._follow(now)
         if self._restore_at is not None and now >= self._restore_at:
             due, self._restore_at = self._restore_at, None
             if self._restore_permits:
@@ -117,6 +122,7 @@ class Relay:
                 self._close(due, bytes(4))
         if self._press_at is not None and now >= self._press_at:
             self._close(self._press_at, bytes(4))
+        self._follow(now)
 
     @property
     def _is_open(self) -> bool:
@@ -133,6 +139,18 @@ class Relay:
 
     def _drive(self, now: datetime, to_open: bool, operator: bytes) -> None:
         driven, self._driven_open = self._driven_open != to_open, to_open
+        self._moves = None
+        if self.follows_after_s and not self.stuck and to_open != self._is_open:
+            self._moves = (now + timedelta(seconds=self.follows_after_s), to_open, operator)
+            return
+        self._move(now, to_open, operator, driven=driven)
+
+    def _follow(self, now: datetime) -> None:
+        if self._moves is not None and now >= self._moves[0]:
+            (at, to_open, operator), self._moves = self._moves, None
+            self._move(at, to_open, operator, driven=True)
+
+    def _move(self, now: datetime, to_open: bool, operator: bytes, *, driven: bool) -> None:
         moves = not self.stuck and to_open != self._is_open
         if moves and to_open:
             self.spans.append(Span(now))

@@ -9,16 +9,27 @@ import hmac
 import random
 from datetime import datetime, timedelta
 
+from msgspec.structs import replace
+
 from protocols.dlt645 import messages as m
-from protocols.dlt645.control import Dialect, Function2007
+from protocols.dlt645.control import Dialect, Function2007, RelayOrder
 from protocols.dlt645.frame import Frame
 from protocols.dlt645.security import AUTHENTICATE, INVALIDATE, SET_VALIDITY, Authenticated, Challenge, Validity
 from protocols.errors import BadMessage
 from simulators.dlt645_meter import Dlt645Meter
+from simulators.dlt645_relay import is_expired, obey
+from simulators.dlt645_values import Refusal
 from simulators.meter import MeterModel
+from simulators.relay import RelayRefused
 
 __all__ = ["SecureMeter", "StubSecurityModule"]
 
+# Two-byte words of 9CH and DCH in the secure class.
+DONE_WORDS = {RelayOrder.CLOSE: 0x0001, RelayOrder.PERMIT_CLOSE: 0x0002, RelayOrder.TRIP: 0x0004}
+DONE_WORDS |= {RelayOrder.PROTECT: 0x0100, RelayOrder.PROTECT_OFF: 0x0200}
+MAC_WRONG, UNAUTHORISED, NOT_AUTHENTICATED, EXPIRED, PROTECTED = 0x0002, 0x0004, 0x0008, 0x0010, 0x0020
+SECURE_LEVELS = (0x98, 0x96)  # grid companies' PA of ciphertext and MAC
+PLAIN_SIZE, MAC_SIZE = 8, 4
 SERR_OTHER = 0x0001
 SERR_VERIFICATION = 0x0004
 SERR_AUTHENTICATION = 0x0008
@@ -49,11 +60,13 @@ class StubSecurityModule:
 class SecureMeter:
     """A simulated meter with a chip: answers 03H itself and hands on the rest.
 
-    authenticated_until: true time; None while nobody is.
+    Relay orders of the secure class are checked here: authentication, MAC, expiry. takes_plain: those of the plain class, too,
+    as meters in factory state do. authenticated_until: true time; None while nobody is.
     """
 
-    def __init__(self, meter: Dlt645Meter, *, seed: int, key: bytes = STUB_KEY) -> None:
+    def __init__(self, meter: Dlt645Meter, *, seed: int, key: bytes = STUB_KEY, takes_plain: bool = True) -> None:
         self.meter = meter
+        self.takes_plain = takes_plain
         self.authenticated_until: datetime | None = None
         self.validity = timedelta(minutes=VALIDITY_MINUTES)
         self.chip_number = random.Random(f"{seed}/chip").randbytes(8)
@@ -94,6 +107,8 @@ class SecureMeter:
             request = m.decode(frame)
         except BadMessage:
             return None
+        if isinstance(request, m.RelayRequest) and (request.password.level in SECURE_LEVELS or not self.takes_plain):
+            return m.encode(self._switch(request, now), self.address)
         if not isinstance(request, m.SecurityRequest):
             return self.meter.receive(frame, now)
         try:
@@ -101,6 +116,27 @@ class SecureMeter:
         except BadMessage:
             reply = _refused(SERR_OTHER)
         return m.encode(reply, self.address)
+
+    def _switch(self, request: m.RelayRequest, now: datetime) -> m.Message:
+        """R1..R8 and MAC behind the operator code; R3..R8 go year first."""
+        if request.password.level not in SECURE_LEVELS:
+            return m.Refused(dialect=Dialect.V2007, function=Function2007.RELAY, word=UNAUTHORISED)
+        if self.authenticated_until is None or now >= self.authenticated_until:
+            return _relay_refused(NOT_AUTHENTICATED)
+        hidden = request.to_payload()[PLAIN_SIZE:]
+        plain, mac = hidden[:PLAIN_SIZE], hidden[PLAIN_SIZE:]
+        if mac != _keyed(self._key, self._factor, self._number + plain, MAC_SIZE):
+            return _relay_refused(MAC_WRONG)
+        opened = replace(request, order=plain[0], delay=plain[1], expires=plain[2:].hex(), secure=b"")
+        if is_expired(self.model, plain[2:].hex(), now):
+            return _relay_refused(EXPIRED)
+        try:
+            obey(self.meter, opened, now)
+        except RelayRefused:
+            return _relay_refused(PROTECTED if self.model.relay.protected else UNAUTHORISED)
+        except Refusal:
+            return _relay_refused(UNAUTHORISED)
+        return m.RelayReply(state_word=DONE_WORDS.get(RelayOrder(plain[0]), 0))
 
     def _secure(self, request: m.SecurityRequest, now: datetime) -> m.Message:
         if request.di == AUTHENTICATE:
@@ -130,6 +166,10 @@ class SecureMeter:
         self.authenticated_until = now + self.validity
         reply = Authenticated(random=self._number, chip_number=self.chip_number)
         return m.SecurityReply(di=AUTHENTICATE, data=reply.to_data())
+
+
+def _relay_refused(word: int) -> m.Refused:
+    return m.Refused(dialect=Dialect.V2007, function=Function2007.RELAY, word=word, size=2)
 
 
 def _refused(word: int) -> m.Refused:

@@ -70,9 +70,17 @@ class ConcentratorCommands:
         self._quiet_until = 0.0  # monotonic
         self._log = log.bind(concentrator=concentrator)
 
-    async def send(self, command: Command) -> CommandAnswer:
+    async def send(
+        self,
+        command: Command,
+        *,
+        on_sending: Callable[[Outgoing], Awaitable[None]] | None = None,
+        look: Callable[[], None] | None = None,
+    ) -> CommandAnswer:
         """Send the command once; its final answer. `unconfirmed` with code "no-answer" when none came: nobody knows what was done.
 
+        on_sending: awaited when it is this command's turn, with the message that is to leave. look: called in the step of the loop
+        that hands it to the broker. What either raises stops it: nothing was done.
         Raises CommandExpired, CommandNotOffered, ConcentratorBusy, BrokerDown, CommandNotTaken: then nothing was done. A caller
         that is cancelled leaves a command behind that may be carried out.
         """
@@ -82,10 +90,10 @@ class ConcentratorCommands:
         self._waiting += 1
         try:
             if not self.contract.one_at_a_time:
-                return await self._exchange(command, began + left_s)
+                return await self._exchange(command, began + left_s, on_sending, look)
             async with self._turn:
                 await self._settle()
-                return await self._exchange(command, began + left_s)
+                return await self._exchange(command, began + left_s, on_sending, look)
         finally:
             self._waiting -= 1
 
@@ -105,7 +113,13 @@ class ConcentratorCommands:
             pending.is_accepted = True
         return True
 
-    async def _exchange(self, command: Command, until: float) -> CommandAnswer:
+    async def _exchange(
+        self,
+        command: Command,
+        until: float,
+        on_sending: Callable[[Outgoing], Awaitable[None]] | None,
+        look: Callable[[], None] | None,
+    ) -> CommandAnswer:
         """until: the command's end by the monotonic clock, which no correction of the wall clock moves."""
         identity = self._identity(command)
         if identity in self._pending or (identity and identity in self._answered):
@@ -117,6 +131,14 @@ class ConcentratorCommands:
         try:
             self._look_last(command, until)
             message = self._encoded(command)
+            try:
+                if on_sending is not None:
+                    await on_sending(message)
+                if look is not None:
+                    look()
+            except Exception:
+                self.counters.not_sent += 1
+                raise
             self._look_last(command, until)
             try:
                 await self._publish(message)

@@ -2,18 +2,23 @@
 
 HeadendError
 ├── BadLineUrl             text that is no LINE
-└── DriverError            carries `kind`, the word that feed, metrics and exit codes use
-    ├── LineDown           no connection (line-down)
-    ├── LineQueueFull      more waits on the line than may (line-busy)
-    ├── NoAnswer           silent, corrupt or unmatched, with the evidence
-    ├── BadReply           a right frame whose DATA does not fit the item (corrupt)
-    ├── RefusedByMeter     the meter said no (refused)
-    ├── SilentBehind       a concentrator says that the meter does not answer it (silent)
-    ├── NotOffered         contract and meter do not know what was asked (unsupported)
-    ├── RateFixed          this line cannot change its rate (unsupported)
-    ├── Unconfirmed        an order has left, and nobody knows whether it was carried out (unconfirmed)
-    ├── WrongMeter         another meter answers than the one that was meant (contradicted)
-    └── Contradicted       the meter accepted, and what it tells afterwards says otherwise (contradicted)
+├── DriverError            carries `kind`, the word that feed, metrics and exit codes use
+│   ├── LineDown           no connection (line-down)
+│   ├── LineQueueFull      more waits on the line than may (line-busy)
+│   ├── NoAnswer           silent, corrupt or unmatched, with the evidence
+│   ├── BadReply           a right frame whose DATA does not fit the item (corrupt)
+│   ├── RefusedByMeter     the meter said no (refused)
+│   ├── SilentBehind       a concentrator says that the meter does not answer it (silent)
+│   ├── NotOffered         contract and meter do not know what was asked (unsupported)
+│   ├── RateFixed          this line cannot change its rate (unsupported)
+│   ├── Unconfirmed        an order has left, and nobody knows whether it was carried out (unconfirmed)
+│   ├── WrongMeter         another meter answers than the one that was meant (contradicted)
+│   ├── MeterSwapped       a switching order was meant for another meter than the one that answers; it has not left (contradicted)
+│   ├── NotIdentified      nothing that was read back proves which meter answers; an open has not left (unsupported)
+│   ├── HoldOver           the line was held for longer than may; the order has not left (line-busy)
+│   ├── SendingTooOld      too long between the durable "sending" and the first byte; the order has not left (line-busy)
+│   └── Contradicted       the meter accepted, and what it tells afterwards says otherwise (contradicted)
+└── StopOrder              the last look of a switching order said no; nothing has left
 
 Wires stand in messages masked: passwords and operator codes as **. `wire_sent` and `wire_received` are the bytes themselves, to be
 shown through `protocols.dlt645.masking` only.
@@ -29,13 +34,18 @@ __all__ = [
     "BadReply",
     "Contradicted",
     "DriverError",
+    "HoldOver",
     "LineDown",
     "LineQueueFull",
+    "MeterSwapped",
     "NoAnswer",
+    "NotIdentified",
     "NotOffered",
     "RateFixed",
     "RefusedByMeter",
+    "SendingTooOld",
     "SilentBehind",
+    "StopOrder",
     "Unconfirmed",
     "WrongMeter",
 ]
@@ -189,3 +199,53 @@ class WrongMeter(DriverError):
 
     def __init__(self, expected: str, came: str) -> None:
         super().__init__(f"expected {expected} alone on this line, but {came} answers; nothing was changed")
+
+
+class MeterSwapped(DriverError):
+    """Evidence that the meter there is not the one that is meant. Nothing was sent, and nothing will be until the record is right."""
+
+    kind = "contradicted"
+
+    def __init__(self, meter: str, what: str, expected: str, came: str) -> None:
+        super().__init__(
+            f"meter {meter} is not the one that answers: expected {what} {expected}, it tells {came}; nothing was sent. "
+            f"Compare the meter on the wall with its record, then correct whichever is wrong"
+        )
+        self.what = what
+        self.expected = expected
+        self.came = came
+
+
+class NotIdentified(DriverError):
+    kind = "unsupported"
+
+    def __init__(self, meter: str, why: str) -> None:
+        super().__init__(
+            f"meter {meter} is not opened, because its number could not be read back ({why}); nothing was sent. "
+            f"Set its meter number or asset code, or correct its contract"
+        )
+
+
+class HoldOver(DriverError):
+    kind = "line-busy"
+    retryable = True
+
+    def __init__(self, line: str, longest_s: float) -> None:
+        super().__init__(
+            f"line {line} was held for longer than {longest_s:g} s and is free again; the order was not sent, ask again"
+        )
+
+
+class SendingTooOld(DriverError):
+    kind = "line-busy"
+    retryable = True
+
+    def __init__(self, line: str, age_s: float, longest_s: float) -> None:
+        super().__init__(
+            f"line {line}: {age_s:.2f} s went by between the last check and the first byte, at most {longest_s:g} s may; "
+            f"the order was not sent, ask again"
+        )
+
+
+class StopOrder(HeadendError):
+    """The last look found a reason not to send; nothing has left. Whoever looks raises it, with the reason in words."""

@@ -3,33 +3,36 @@
 Everything between a request and its reply happens in callbacks of the event loop (`data_received` and one timer per line, armed
 at the session's deadline); a task exists only to reconnect. Late, foreign and damaged frames are counted here and never
 delivered. How many requests are under way at once is the session's affair: one on a half-duplex line, several where replies
-carry a transaction number.
+carry a transaction number. A task may hold the line for several exchanges in a row, see `hold`.
+
+Beyond 500 lines, because whoever asks, whoever holds and whatever breaks meets in one queue and one step, `_advance`.
 """
 
 import asyncio
-import enum
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Protocol, cast
+from typing import cast
 
 import structlog
-from msgspec import Struct
 from msgspec.structs import replace
 
 from headend.clock import Clock
-from headend.drivers.errors import LineDown, LineQueueFull, NoAnswer, RateFixed
+from headend.drivers.errors import DriverError, HoldOver, LineDown, LineQueueFull, NoAnswer, RateFixed
+from headend.drivers.hold import HOLD_S_MAX, Hold, Job, Prepare, Then
+from headend.drivers.line_words import LineCounters, LineSession, Priority
 from headend.drivers.patience import FLOOR_S, TUNNEL_FLOOR_S, Patience
 from headend.drivers.stray import WINDOW_S, StrayWatch
 from headend.drivers.transport import Connect, LineUrl, can_set_baud, set_baud
 from protocols.dlt645.masking import mask
 from protocols.dlt645.session import Session
 from protocols.errors import EncodeError
-from protocols.exchange import BITS_PER_BYTE, Event, NoReply, Replied, Request, Sent, Silence, Timing, Unmatched
+from protocols.exchange import BITS_PER_BYTE, NoReply, Replied, Request, Sent, Silence, Timing, Unmatched
 
-__all__ = ["Line", "LineCounters", "Priority"]
+__all__ = ["Line", "LineCounters", "LineSession", "Priority"]
 
 QUEUE_MAX = 1000  # far beyond what a line can serve in an interval; a caller that meets it gets LineQueueFull
 SILENT_IN_A_ROW_MAX = 6  # unanswered requests, to two meters at least, before a tcp connection is taken for dead
@@ -41,72 +44,7 @@ UNMATCHED_KEPT_MAX = 20  # the newest, for the diagnostics
 log = structlog.get_logger(__name__)
 
 
-class Priority(enum.IntEnum):
-    """Who goes first on a line; equal ones go in the order in which they came."""
-
-    RECONNECT = 0
-    DISCONNECT = 1
-    ON_DEMAND = 2
-    LIVE = 3
-    BACK_FILL = 4
-
-
-class LineCounters(Struct):
-    """Since start. Every request ends in exactly one of replied, silent, corrupt, unmatched_only, lost."""
-
-    requests: int = 0
-    replied: int = 0
-    silent: int = 0
-    corrupt: int = 0
-    unmatched_only: int = 0
-    lost: int = 0
-    unmatched_frames: int = 0
-    late_frames: int = 0
-    bytes_sent: int = 0
-    bytes_received: int = 0
-    connects: int = 0
-    failed_connects: int = 0
-    parity_errors: int = 0
-
-
-class LineSession(Protocol):
-    """What a line needs of a protocol's session, see `protocols.exchange`. is `idle`: one more request may be sent."""
-
-    @property
-    def idle(self) -> bool: ...
-    @property
-    def deadline(self) -> float | None: ...
-    @property
-    def noise_bytes(self) -> int: ...
-    @property
-    def echoes(self) -> int: ...
-    @property
-    def broken(self) -> str: ...
-    def request(self, request: Request, now: float, *, reply_timeout_s: float | None = None) -> None: ...
-    def receive(self, chunk: bytes, now: float, marked: Sequence[int] = ()) -> None: ...
-    def tick(self, now: float) -> None: ...
-    def interrupted_all(self, now: float) -> list[NoReply]: ...
-    def owed_s(self, request: Request, now: float) -> float: ...
-    def retime(self, timing: Timing) -> None: ...
-    def reset(self) -> None: ...
-    def take_output(self) -> list[bytes]: ...
-    def take_events(self) -> list[Event]: ...
-
-
 _COUNTERS = {Silence.SILENT: "silent", Silence.CORRUPT: "corrupt", Silence.UNMATCHED: "unmatched_only"}
-Then = Callable[[Replied], Request | None]
-Prepare = Callable[[], Request]
-
-
-class _Job(Struct, order=True):
-    """then: what to ask next, before anything else on this line, given a reply; None ends the job."""
-
-    priority: int
-    number: int
-    request: Request | Prepare
-    done: "asyncio.Future[list[Replied | Sent]]"
-    then: Then | None = None
-    parts: list[Replied | Sent] = []
 
 
 class Line(asyncio.Protocol):
@@ -139,10 +77,11 @@ class Line(asyncio.Protocol):
         self._clock = clock
         self._connect = connect
         self._session = session(timing)
-        self._queue: list[_Job] = []
+        self._queue: list[Job] = []
         self._numbers = itertools.count()
-        self._in_flight: dict[int, _Job] = {}  # by the identity of the request that was sent
-        self._next: deque[tuple[_Job, Request]] = deque()  # further requests of jobs that have begun
+        self._in_flight: dict[int, Job] = {}  # by the identity of the request that was sent
+        self._next: deque[tuple[Job, Request]] = deque()  # further requests of jobs that have begun
+        self._hold: Hold | None = None  # nobody but its holder is served
         self._output: list[bytes] = []
         self._is_sending_soon = False
         self._stray = StrayWatch(timing.baud / BITS_PER_BYTE if timing.baud else None)
@@ -239,24 +178,60 @@ class Line(asyncio.Protocol):
         parts = await self._queue_up(request, priority, then)
         return [part for part in parts if isinstance(part, Replied)]
 
+    @asynccontextmanager
+    async def hold(self, priority: Priority, *, at_most_s: float = HOLD_S_MAX) -> AsyncIterator[Hold]:
+        """Have the line to oneself: what this task asks goes out, by whatever method, and everybody else waits until the end.
+
+        Granted when its turn has come and nothing is under way. Ends with the block, after at_most_s, or with the connection;
+        `Hold.exchange` then raises. Only the task that entered the block holds: it must not ask through another one.
+        Raises LineDown, LineQueueFull.
+        """
+        hold = Hold(self, asyncio.current_task(), at_most_s)
+        granted = self._queue_up(_not_asked, priority, None, hold=hold)
+        try:
+            await granted
+            yield hold
+        finally:
+            granted.cancel()  # does nothing where it was granted
+            self._release(hold)
+
+    def queue_held(self, hold: Hold, request: Prepare) -> "asyncio.Future[list[Replied | Sent]]":
+        """For `Hold.exchange`: right after what the holder has asked already."""
+        done: asyncio.Future[list[Replied | Sent]] = asyncio.get_running_loop().create_future()
+        hold.queue.append(Job(0, next(self._numbers), request, done))
+        self._advance(self._clock.monotonic())
+        return done
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What the far end has not taken yet; 0 where nobody can know."""
+        try:
+            return 0 if self._transport is None else self._transport.get_write_buffer_size()
+        except NotImplementedError:
+            return 0
+
     def owed_s(self, request: Request) -> float:
         """How long a new read should wait before this request, so that no late answer to an older one can be taken for its."""
         return self._session.owed_s(request, self._clock.monotonic())
 
     async def wait_idle(self) -> None:
         """Until nothing is queued or in flight."""
-        while waiting := [job.done for job in self._jobs()]:
+        while waiting := [job.done for job in self._jobs()] + ([self._hold.released] if self._hold else []):
             await asyncio.wait(waiting)
 
     def _queue_up(
-        self, request: Request | Prepare, priority: Priority, then: Then | None
+        self, request: Request | Prepare, priority: Priority, then: Then | None, *, hold: Hold | None = None
     ) -> "asyncio.Future[list[Replied | Sent]]":
         if self._transport is None:
             raise LineDown(self.url.text, self.problem)
         if len(self._queue) >= QUEUE_MAX:
             raise LineQueueFull(self.name, QUEUE_MAX)
         done: asyncio.Future[list[Replied | Sent]] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._queue, _Job(priority, next(self._numbers), request, done, then))
+        job = Job(priority, next(self._numbers), request, done, then, hold=hold)
+        if self._hold is not None and self._hold.task is asyncio.current_task():
+            self._hold.queue.append(job)
+        else:
+            heapq.heappush(self._queue, job)
         self._advance(self._clock.monotonic())
         return done
 
@@ -335,10 +310,8 @@ class Line(asyncio.Protocol):
                 break
             if self._next:
                 job, request = self._next.popleft()
-            elif self._queue:
-                job = heapq.heappop(self._queue)
-                if job.done.done():  # its caller went away
-                    continue
+            elif (found := self._next_job()) is not None:
+                job = found
                 try:
                     request = job.request() if callable(job.request) else job.request
                 except Exception as error:  # the caller's own code: its affair, and not the line's
@@ -357,7 +330,8 @@ class Line(asyncio.Protocol):
             self._output += session.take_output()
         if self._output:
             # Where there may be more requests under way, those that are asked for in this turn of the loop share one system call.
-            if self._in_flight and session.idle:
+            # What a holder sends leaves in this very step: between its last look and its bytes nothing may happen.
+            if self._in_flight and session.idle and self._hold is None:
                 self._send_soon()
             else:
                 self._send()
@@ -365,6 +339,42 @@ class Line(asyncio.Protocol):
             self._drop(session.broken)
             return
         self._arm(session.deadline, now)
+
+    def _next_job(self) -> Job | None:
+        """Whose turn it is; None while there is nobody, or while who is next waits for what is under way."""
+        while self._hold is None and self._queue:
+            job = self._queue[0]
+            if job.done.done():  # its caller went away
+                heapq.heappop(self._queue)
+            elif job.hold is None:
+                return heapq.heappop(self._queue)
+            elif self._in_flight:
+                return None
+            else:
+                heapq.heappop(self._queue)
+                self._hold = job.hold
+                job.hold.begin(self._held_too_long)
+                job.done.set_result([])
+        while self._hold is not None and self._hold.queue:
+            job = self._hold.queue.popleft()
+            if not job.done.done():
+                return job
+        return None
+
+    def _release(self, hold: Hold, why: DriverError | None = None) -> None:
+        """The line is everybody's again. What the holder still has queued is not sent."""
+        hold.end(why)
+        while hold.queue:
+            job = hold.queue.popleft()
+            if not job.done.done():
+                job.done.set_exception(why or HoldOver(self.name, hold.longest_s))
+        if self._hold is hold:
+            self._hold = None
+            self._advance(self._clock.monotonic())
+
+    def _held_too_long(self, hold: Hold) -> None:
+        log.warning("a line was held for too long", line=self.name, longest_s=hold.longest_s)
+        self._release(hold, HoldOver(self.name, hold.longest_s))
 
     def _send_soon(self) -> None:
         if not self._is_sending_soon:
@@ -498,7 +508,16 @@ class Line(asyncio.Protocol):
         self._in_flight.clear()
         self._next.clear()
         self._queue.clear()
+        if (hold := self._hold) is not None:
+            self._hold = None
+            hold.queue.clear()
+            hold.end(LineDown(self.url.text, f"{why}; it was lost while it was held"))
 
-    def _jobs(self) -> list[_Job]:
+    def _jobs(self) -> list[Job]:
         """All that somebody waits for: on the wire, between two requests, and in the queue."""
-        return [*self._in_flight.values(), *(job for job, _ in self._next), *self._queue]
+        held = self._hold.queue if self._hold else ()
+        return [*self._in_flight.values(), *(job for job, _ in self._next), *held, *self._queue]
+
+
+def _not_asked() -> Request:
+    raise AssertionError("who waits for the line itself asks nothing")

@@ -1,92 +1,261 @@
-"""The relay of a Modbus meter, as its contract describes it: one write, and reading back until the contact has followed.
+"""The supply switch of Modbus meters, as their contracts describe it: one write, and a status elsewhere. Nothing else writes it.
 
-The echo of a write proves nothing. What the contact does stands in the status that the contract names; several meters answer before
-it has moved. After the write has left, silence means that nobody knows: the status is read, and an order is never sent a second time.
-
-Whether a supply may be switched at all is decided elsewhere, before this is called.
+The echo of a write proves nothing: several meters send it before the contact has moved. Modbus has no word for who orders, none
+for until when, and none for permitting: an order ends with its deadline here, and what a far end has not taken by then is thrown
+away with the connection. Whether another meter hangs there is told by a serial number only where the contract has one.
 """
 
-import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
+from functools import lru_cache
 
-from msgspec import Struct
+import structlog
+from msgspec.structs import replace
 
+from firmware_contracts.errors import UnknownItem
+from firmware_contracts.modbus_contract import ModbusContract
 from firmware_contracts.modbus_relay import ModbusRelay
-from headend.drivers.errors import BadReply, Contradicted, DriverError, LineDown, RefusedByMeter, Unconfirmed
-from headend.drivers.line import Priority
-from headend.drivers.modbus import ModbusDriver
+from headend.clock import Clock
+from headend.commands.model import CapturedRegister, Kind
+from headend.drivers.errors import BadReply, NotIdentified, NotOffered, RefusedByMeter
+from headend.drivers.hold import HOLD_S_MAX
+from headend.drivers.line import Line, Priority
+from headend.drivers.modbus import BlockQuestion, ModbusDriver, exception_text
+from headend.drivers.reading import Value
+from headend.drivers.relay import (
+    Expected,
+    Identity,
+    Look,
+    OnSending,
+    Ready,
+    Sent,
+    SwitchAddress,
+    SwitchUnconfirmed,
+    Told,
+    Witness,
+    check_identity,
+    lane_of,
+    nobody_expected,
+)
+from headend.drivers.relay_leave import READ_BACK, Deadline, leave, refused
+from headend.model import MeterRecord
+from headend.quantities import AnyContract, load_contract, question_of
 from protocols.errors import WireError
 from protocols.exchange import Replied, Request
-from protocols.modbus.pdu import Bits, Registers
+from protocols.modbus.pdu import Bits, ModbusException, Registers, encode_request
+from protocols.modbus.points import Point
+from protocols.values import Obis
 
-__all__ = ["ModbusRelayDriver", "Switched"]
+__all__ = ["ModbusSwitch"]
 
-SETTLE_S = 3.0  # a latching relay moves within 0.1 s; meters update their status once a second
-LOOK_EVERY_S = 0.5
-_BEGUN = (0x04, 0x05)  # failed while it was at it, still at it: an order so answered may have been obeyed, or will be
-READ_BACK = "read the relay's status before anything is sent again"
+RETRIES = 1
+TIMEOUTS_PER_HOLD = 16
+ENERGY = Obis("1-0:1.8.0")
+# Per phase, else the only or total one. In 62056-6-1 C = 31, 51, 71 are the phases' currents and 32, 52, 72 their voltages.
+CURRENTS = ("1-0:31.7.0", "1-0:51.7.0", "1-0:71.7.0", "1-0:11.7.0")
+VOLTAGES = ("1-0:32.7.0", "1-0:52.7.0", "1-0:72.7.0", "1-0:12.7.0")
+NUMBER_POINTS = ("serial_number", "meter_number")  # names in contracts; a number without scale and unit
+# Failed while at it, still at it: such an order may have been obeyed, or will be. A gateway that got no reply knows no more.
+_UNKNOWN = (0x04, 0x05, 0x0A, 0x0B)
 
-
-class Switched(Struct, frozen=True, kw_only=True):
-    """The proof of one order. echoed: the meter's reply to the write came; the status says `closed` either way."""
-
-    closed: bool
-    echoed: bool
-    wire_sent: bytes
-    wire_received: bytes
+log = structlog.get_logger(__name__)
 
 
-class ModbusRelayDriver:
-    """settle_s: how long the contact may take to follow."""
+class ModbusSwitch:
+    """Switches of the Modbus meters of one line, RTU or TCP. See `headend.drivers.relay.Switch`.
 
-    def __init__(self, driver: ModbusDriver, *, settle_s: float = SETTLE_S) -> None:
-        self._driver = driver
-        self._settle_s = settle_s
+    Knows open and close. expected: what the records say of a meter's numbers.
+    """
 
-    async def is_closed(self, address: str, relay: ModbusRelay, priority: Priority) -> bool:
-        """What the status says now. Raises as `ModbusDriver.ask` does."""
-        replied = await self._driver.exchange(Request(address, relay.status.request()), priority)
-        return self._closed(relay, replied)
+    def __init__(
+        self,
+        line: Line,
+        *,
+        clock: Clock,
+        expected: Callable[[MeterRecord], Expected] = nobody_expected,
+        contract_of: Callable[[str], AnyContract] = load_contract,
+    ) -> None:
+        self._line = line
+        self._driver = ModbusDriver(line, retries=RETRIES)
+        self._clock = clock
+        self._expected = expected
+        self._contract_of = contract_of
 
-    async def switch(self, address: str, relay: ModbusRelay, priority: Priority, *, closed: bool) -> Switched:
-        """Write once, then look until the status agrees.
+    async def prepare(self, meter: MeterRecord) -> Identity:
+        return await self._identify(meter, self._contract(meter)[0], Kind.STATUS)
 
-        Raises RefusedByMeter when the meter says no; Contradicted when the status stays contrary for settle_s; Unconfirmed when it
-        cannot be read. Where nothing was sent, LineDown or LineQueueFull.
-        """
-        order = "close" if closed else "open"
-        sent, received, echoed = b"", b"", False
+    async def order(
+        self,
+        meter: MeterRecord,
+        kind: Kind,
+        *,
+        expires_at: datetime,
+        operator: bytes | str,
+        look: Look,
+        command_id: str,
+        on_sending: OnSending,
+    ) -> Sent:
+        """operator: for the journal only; the meter is not told."""
+        address = SwitchAddress(meter.address, is_unit=True)
+        contract, relay = self._contract(meter)
+        if kind not in (Kind.OPEN, Kind.CLOSE):
+            raise NotOffered(
+                f"meter {meter.id}: a Modbus relay opens and closes, and knows no {kind.value}; order open or close"
+            )
+        deadline = Deadline(expires_at, self._clock)
+        request = relay.command(closed=kind is Kind.CLOSE)
+        longest_s = max(HOLD_S_MAX, TIMEOUTS_PER_HOLD * self._line.timing.reply_timeout_s)
+        async with self._line.hold(lane_of(kind), at_most_s=longest_s) as hold:
+            identity = await self._identify(meter, contract, kind)
+            before = await self._witness(meter, contract, relay, kind)
+            register = await self._optional_register(meter, contract, kind)
+            replied, sent = await leave(
+                self._line,
+                hold,
+                Request(address.text, request),
+                Ready(
+                    wire=f"unit {address.text}, PDU {encode_request(request).hex(' ').upper()}",
+                    identity=identity,
+                    before=before,
+                    register=register,
+                ),
+                order=f"{kind.value} (function {relay.write_function:02X}H)",
+                look=look,
+                on_sending=on_sending,
+                deadline=deadline,
+                clock=self._clock,
+                show=lambda wire: wire.hex(" ").upper(),
+            )
+        message = replied.message
+        if isinstance(message, ModbusException):
+            words = exception_text(message.code)
+            log.info("an order was refused", line=self._line.name, meter=meter.id, command=command_id, words=words)
+            if message.code in _UNKNOWN:
+                unknown = replace(sent, acknowledged=False, silence=words)
+                raise SwitchUnconfirmed(address.text, kind.value, f"it answered {words}; {READ_BACK}", unknown)
+            return refused(sent, words)
+        return sent
+
+    async def look_back(self, meter: MeterRecord, *, kind: Kind = Kind.STATUS) -> Witness:
+        contract, relay = self._contract(meter)
+        return await self._witness(meter, contract, relay, kind)
+
+    async def register(self, meter: MeterRecord, *, kind: Kind = Kind.STATUS) -> CapturedRegister | None:
+        return await self._register(meter, self._contract(meter)[0], kind)
+
+    # -------------------------------------------------------------------------------------------- who answers
+
+    async def _identify(self, meter: MeterRecord, contract: ModbusContract, kind: Kind) -> Identity:
+        missing = {"asset": "Modbus contracts have none"}
+        point = next((point for point in contract.points if point.name in NUMBER_POINTS), None)
+        if point is None:
+            missing["number"] = "the contract does not offer it"
+            return check_identity(meter, Told(), self._expected(meter), missing)
         try:
-            replied = await self._driver.exchange_once(Request(address, relay.command(closed=closed)), priority)
-        except DriverError as error:
-            is_refused = isinstance(error, RefusedByMeter) and error.word not in _BEGUN
-            if is_refused or not error.wire_sent:
-                raise
-            sent, received = error.wire_sent, error.wire_received  # it may have been obeyed: look
+            value = (await self._values(meter, (point,), kind))[0]
+        except (RefusedByMeter, BadReply) as error:
+            missing["number"] = str(error)
+            number = ""
         else:
-            sent, received, echoed = replied.wire_sent, replied.wire_received, True
-        looked = self._driver.line.monotonic()
-        while True:
-            try:
-                found = await self.is_closed(address, relay, priority)
-            except DriverError as error:
-                advice = f"its status could not be read ({error}); {READ_BACK}"
-                if isinstance(error, LineDown):
-                    advice = f"the line went down; {READ_BACK}"
-                raise Unconfirmed(address, order, advice, wire_sent=sent, wire_received=received) from error
-            if found is closed:
-                return Switched(closed=found, echoed=echoed, wire_sent=sent, wire_received=received)
-            if self._driver.line.monotonic() - looked >= self._settle_s:
-                raise Contradicted(address, order, _told(closed), _told(found))
-            await asyncio.sleep(LOOK_EVERY_S)
+            number = "" if value.content is None else str(value.content)
+        identity = check_identity(meter, Told(number=number), self._expected(meter), missing)
+        if kind is Kind.OPEN and not identity.is_proven:
+            raise NotIdentified(meter.id, missing.get("number", "it tells none"))
+        return identity
 
-    @staticmethod
-    def _closed(relay: ModbusRelay, replied: Replied) -> bool:
+    # -------------------------------------------------------------------------------------------- what is
+
+    async def _witness(self, meter: MeterRecord, contract: ModbusContract, relay: ModbusRelay, kind: Kind) -> Witness:
+        problems: dict[str, str] = {}
+        closed, status = await self._is_closed(meter, relay, lane_of(kind))
+        current = await self._greatest(meter, contract, CURRENTS, "current", kind, problems)
+        voltage = await self._greatest(meter, contract, VOLTAGES, "voltage", kind, problems)
+        return Witness(
+            contact="closed" if closed else "open",
+            at=self._clock.now(),
+            current_a=current,
+            voltage_v=voltage,
+            status=status,
+            problems=problems | {"events": "Modbus contracts have none"},
+        )
+
+    async def _is_closed(self, meter: MeterRecord, relay: ModbusRelay, priority: Priority) -> tuple[bool, str]:
+        replied: Replied = await self._driver.exchange(Request(meter.address, relay.status.request()), priority)
         message = replied.message
         if not isinstance(message, Bits | Registers):
             problem = WireError("a status reply without bits or registers", replied.wire_received)
             raise BadReply(replied.address, problem, replied.wire_sent, replied.wire_received)
-        return relay.status.is_closed(message)
+        told = f"{int(message.bits[0])}" if isinstance(message, Bits) else message.content[:2].hex().upper()
+        return relay.status.is_closed(message), told
+
+    async def _greatest(
+        self,
+        meter: MeterRecord,
+        contract: ModbusContract,
+        codes: tuple[str, ...],
+        name: str,
+        kind: Kind,
+        problems: dict[str, str],
+    ) -> Decimal | None:
+        points = [point for code in codes if (point := _point(contract, code)) is not None]
+        if not points:
+            problems[name] = "the contract does not offer it"
+            return None
+        try:
+            values = await self._values(meter, tuple(points), kind)
+        except (RefusedByMeter, BadReply) as error:
+            problems[name] = str(error)
+            return None
+        amounts = [abs(value.content) for value in values if isinstance(value.content, Decimal)]
+        if not amounts:
+            problems[name] = "the meter marks it as not measured"
+        return max(amounts, default=None)
+
+    async def _values(self, meter: MeterRecord, points: tuple[Point, ...], kind: Kind) -> list[Value]:
+        contract = self._contract(meter)[0]
+        values: list[Value] = []
+        for block in contract.plan(points):
+            values += (await self._driver.ask(meter.address, BlockQuestion(block), lane_of(kind))).values
+        wanted = {point.name for point in points}
+        return [value for value in values if value.name in wanted]
+
+    async def _register(self, meter: MeterRecord, contract: ModbusContract, kind: Kind) -> CapturedRegister | None:
+        point = _point(contract, ENERGY.text)
+        if point is None:
+            return None
+        question = question_of(point)
+        assert isinstance(question, BlockQuestion)
+        value = (await self._driver.ask(meter.address, question, lane_of(kind))).values[0]
+        if not isinstance(value.content, Decimal):
+            return None
+        return CapturedRegister(
+            obis=ENERGY.text, amount=value.content, unit=point.unit.value, read_at=self._clock.now()
+        )
+
+    async def _optional_register(
+        self, meter: MeterRecord, contract: ModbusContract, kind: Kind
+    ) -> CapturedRegister | None:
+        try:
+            return await self._register(meter, contract, kind)
+        except (RefusedByMeter, BadReply) as error:
+            log.warning("no register was captured", line=self._line.name, meter=meter.id, problem=str(error))
+            return None
+
+    def _contract(self, meter: MeterRecord) -> tuple[ModbusContract, ModbusRelay]:
+        """Raises NotOffered."""
+        contract = self._contract_of(meter.contract)
+        if not isinstance(contract, ModbusContract) or contract.relay is None:
+            raise NotOffered(
+                f"meter {meter.id}: contract {meter.contract} names no relay that can be reached over Modbus"
+            )
+        return contract, contract.relay
 
 
-def _told(closed: bool) -> str:
-    return "a closed contact" if closed else "an open contact"
+@lru_cache(maxsize=1024)
+def _point(contract: ModbusContract, code: str) -> Point | None:
+    try:
+        point = contract.find_obis(Obis(code))
+    except UnknownItem:
+        return None
+    return point if "r" in point.access else None

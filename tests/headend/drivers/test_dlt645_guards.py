@@ -1,4 +1,4 @@
-"""What no driver may do, and what nothing may show: no relay order leaves, and a password appears nowhere."""
+"""What drivers may not do, and what nothing may show: no relay order leaves but through the switch, and a password appears nowhere."""
 
 import ast
 import inspect
@@ -31,9 +31,11 @@ NOW = datetime(2025, 6, 17, 3, 30, tzinfo=UTC)
 ON_DEMAND = Priority.ON_DEMAND
 
 
-def test_no_driver_can_send_a_relay_order() -> None:
-    """1CH belongs to the command flow. No module of the drivers knows its message, and no method sends its code."""
+def test_no_driver_but_the_switch_can_send_a_relay_order() -> None:
+    """1CH belongs to the command flow, which sends it through `dlt645_relay` alone; who may call that, test_relay_words tells."""
     for source in Path(next(iter(headend.drivers.__path__))).glob("*.py"):
+        if source.name == "dlt645_relay.py":
+            continue
         names = {node.id for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.Name)}
         attributes = {node.attr for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.Attribute)}
         assert not {"RelayRequest", "RelayOrder", "Private"} & (names | attributes), source.name

@@ -1,34 +1,29 @@
-"""The Modbus driver and its relay over simulated meters in virtual time: what is refused, what is busy, and what is only claimed."""
+"""The Modbus driver over simulated meters in virtual time: what is refused, and what is busy. Its relay: test_modbus_relay."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from firmware_contracts.modbus_contract import ModbusContract, load_modbus, register_point
-from headend.drivers.errors import Contradicted, NoAnswer, RefusedByMeter, SilentBehind, Unconfirmed
+from headend.drivers.errors import RefusedByMeter, SilentBehind
 from headend.drivers.line import Line, Priority
 from headend.drivers.modbus import ModbusDriver
-from headend.drivers.modbus_relay import ModbusRelayDriver
 from headend.drivers.protocols import session_of, timing_of
 from headend.drivers.transport import LineUrl
 from headend.quantities import plan_questions, question_of
 from protocols.modbus.adu import RtuFrame
 from protocols.modbus.pdu import (
-    Bits,
     ModbusException,
-    ReadBits,
     ReadRegisters,
     Registers,
-    Reply,
     decode_request,
     encode_reply,
 )
 from protocols.values import MeterAddress
-from simulators.faults import Fault, FaultKind, FaultPlan
+from simulators.faults import Fault, FaultPlan
 from simulators.line import SimulatedLine
 from simulators.meter import MeterModel
 from simulators.modbus_bus import ModbusBus
@@ -36,7 +31,6 @@ from simulators.modbus_meter import ModbusMeter
 from simulators.virtual_time import START, VirtualClock, run
 
 URL = LineUrl.parse("tcp://far.end:1")
-RELAY_METER = load_modbus("modbus/generic_relay_meter")
 SDM630 = load_modbus("modbus/eastron_sdm630")
 Story = Callable[[Line, ModbusBus, VirtualClock], Awaitable[None]]
 
@@ -184,112 +178,3 @@ def test_a_busy_meter_and_one_that_its_concentrator_cannot_reach_are_asked_again
         line.close()
 
     run(main)
-
-
-# ------------------------------------------------------------------------------------------------ the relay
-
-
-def relay_driver(line: Line) -> ModbusRelayDriver:
-    return ModbusRelayDriver(ModbusDriver(line))
-
-
-RELAY = RELAY_METER.relay
-assert RELAY is not None
-
-
-def test_an_order_is_proven_by_the_contact_that_followed_it() -> None:
-    async def story(line: Line, _: ModbusBus, __: VirtualClock) -> None:
-        assert RELAY is not None
-        driver = relay_driver(line)
-        assert await driver.is_closed("5", RELAY, Priority.ON_DEMAND)
-        for closed in (False, True):
-            switched = await driver.switch("5", RELAY, Priority.ON_DEMAND, closed=closed)
-            assert (switched.closed, switched.echoed) == (closed, True)
-            assert await driver.is_closed("5", RELAY, Priority.ON_DEMAND) is closed
-
-    on_site(story, a_meter(RELAY_METER, relay_delay_s=1.0))
-
-
-@pytest.mark.parametrize(("code", "is_looked_at"), [(0x04, True), (0x05, True), (0x02, False), (0x06, False)])
-def test_an_exception_that_says_at_work_is_no_refusal_of_the_order(code: int, is_looked_at: bool) -> None:
-    """05 is "accepted, still at work": who took that for a refusal would think that the supply is on."""
-
-    class AtWork(asyncio.Transport):
-        def __init__(self, protocol: asyncio.Protocol) -> None:
-            super().__init__()
-            self.protocol = protocol
-            self.orders = 0
-
-        def write(self, data: Any) -> None:
-            frame = RtuFrame.from_bytes(bytes(data))
-            asked = decode_request(frame.pdu)
-            if isinstance(asked, ReadBits):
-                reply: Reply = Bits(asked.function, (self.orders == 0,) + (False,) * 7)
-            else:
-                self.orders += 1
-                reply = ModbusException(frame.pdu[0], code)
-            wire = RtuFrame(frame.unit, encode_reply(reply)).to_bytes()
-            asyncio.get_running_loop().call_later(0.01, self.protocol.data_received, wire)
-
-        def abort(self) -> None: ...
-
-        def is_closing(self) -> bool:
-            return False
-
-    async def main(clock: VirtualClock, _: object) -> None:
-        made: list[AtWork] = []
-
-        async def connect(_: LineUrl, protocol: asyncio.Protocol) -> asyncio.Transport:
-            made.append(AtWork(protocol))
-            protocol.connection_made(made[0])
-            return made[0]
-
-        line = Line(
-            "line", URL, timing_of(URL, "modbus-rtu"), connect=connect, clock=clock, session=session_of("modbus-rtu")
-        )
-        await line.connect()
-        assert RELAY is not None
-        ordering = relay_driver(line).switch("5", RELAY, Priority.ON_DEMAND, closed=False)
-        if is_looked_at:
-            switched = await ordering
-            assert (switched.closed, switched.echoed) == (False, False)
-        else:
-            with pytest.raises(RefusedByMeter):
-                await ordering
-        assert made[0].orders == 1
-        line.close()
-
-    run(main)
-
-
-def test_an_echo_without_a_contact_that_follows_is_contradicted() -> None:
-    async def story(line: Line, bus: ModbusBus, _: VirtualClock) -> None:
-        assert RELAY is not None
-        with pytest.raises(Contradicted, match="expected an open contact"):
-            await relay_driver(line).switch("5", RELAY, Priority.ON_DEMAND, closed=False)
-
-    on_site(story, a_meter(RELAY_METER), faults=(Fault(kind=FaultKind.ACK_WITHOUT_SWITCH),))
-
-
-def test_a_lost_reply_is_looked_into_and_the_order_is_sent_once() -> None:
-    async def story(line: Line, bus: ModbusBus, clock: VirtualClock) -> None:
-        assert RELAY is not None
-        lost = Fault(kind=FaultKind.SILENCE, until=clock.world() + timedelta(seconds=0.4))
-        bus.faults = FaultPlan(seed=1, faults=(lost,))
-        switched = await relay_driver(line).switch("5", RELAY, Priority.ON_DEMAND, closed=False)
-        assert not switched.closed
-        assert not switched.echoed
-        assert bus.meters[0].model.trip_count == 1
-
-    on_site(story, a_meter(RELAY_METER))
-
-
-def test_silence_after_an_order_that_nobody_can_look_into_is_unconfirmed() -> None:
-    async def story(line: Line, bus: ModbusBus, _: VirtualClock) -> None:
-        assert RELAY is not None
-        with pytest.raises(Unconfirmed, match="status could not be read") as unknown:
-            await relay_driver(line).switch("5", RELAY, Priority.ON_DEMAND, closed=False)
-        assert isinstance(unknown.value.__cause__, NoAnswer)
-        assert bus.meters[0].model.trip_count == 1  # it obeyed, and nobody knows: so nothing may be sent again
-
-    on_site(story, a_meter(RELAY_METER), faults=(Fault(kind=FaultKind.SILENCE),))

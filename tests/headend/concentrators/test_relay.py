@@ -1,0 +1,394 @@
+"""The switch of meters behind MQTT concentrators: simulated concentrators at a real broker, counted by somebody who listens there."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from firmware_contracts.concentrator_contract import load_concentrator
+from headend.clock import SystemClock
+from headend.commands.model import Kind, State
+from headend.concentrators.broker import MaybeLeft
+from headend.concentrators.meters import ConcentratorMeters
+from headend.concentrators.relay import ConcentratorSwitch, NotTaken
+from headend.concentrators.settings import ConcentratorSettings
+from headend.drivers.dlt645_relay import Dlt645Switch
+from headend.drivers.errors import LineDown, MeterSwapped, NoAnswer, NotOffered, SendingTooOld, StopOrder
+from headend.drivers.relay import BadSwitchAddress, SwitchUnconfirmed
+from headend.model import MeterRecord
+from headend.store import Store
+from protocols.concentrator.messages import Command, CommandAnswer, Op, Status
+from protocols.errors import BadEnvelope
+from protocols.values import MeterAddress
+from simulators.concentrator import SimulatedConcentrator
+from simulators.concentrator_client import BrokerAddress, ConcentratorClient
+from simulators.concentrator_faults import ConcentratorPlan, parse_fault
+from simulators.faults import FaultKind as K
+from simulators.load_curve import Kind as Household
+from simulators.meter import MeterModel
+from simulators.virtual_time import VirtualClock
+from tests.brokers import Broker, mosquitto
+from tests.headend.concentrators.support import broker_settings, eventually, publisher, running_park
+from tests.headend.concentrators.test_commands import Answering, FarEnd, with_far_end
+from tests.headend.drivers.relay_support import AUTHORITY, Site, fault, plan
+from tests.headend.support import new_store
+
+METER = "000000000001"
+LOOKS_S = (0.05, 0.5, 0.9)
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    with mosquitto(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = new_store(tmp_path)
+    yield opened
+    opened.close()
+
+
+class Rig:
+    """site: what a story orders with. told: the commands that passed the broker, whoever obeys them."""
+
+    def __init__(self, site: Site, client: ConcentratorClient, told: list[Op]) -> None:
+        self.site = site
+        self.client = client
+        self.told = told
+
+    @property
+    def model(self) -> MeterModel:
+        [meter] = self.client.concentrator.meters.values()
+        return meter.model
+
+    @property
+    def orders(self) -> list[Op]:
+        return [op for op in self.told if op in (Op.OPEN, Op.CLOSE, Op.PERMIT_CLOSE)]
+
+    async def heard(self, count: int) -> None:
+        await eventually(lambda: len(self.orders) >= count)
+
+
+@asynccontextmanager
+async def rig(
+    broker: Broker,
+    store: Store,
+    *faults: Any,
+    family: str = "hes_v1",
+    of_concentrator: str = "",
+    forwards: bool = True,
+    name: str = METER,
+) -> AsyncIterator[Rig]:
+    clock = SystemClock()
+    zone = None if family in ("hes_v1", "thingsboard", "aliyun") else "Asia/Shanghai"
+    contract = load_concentrator(f"concentrator/{family}", concentrator="C1", timezone="Asia/Shanghai")
+    model = MeterModel(
+        MeterAddress(METER), seed=11, kind=Household.FACTORY, clock_set_at=datetime.now(UTC), drift_ppm=0
+    )
+    own = ConcentratorPlan(seed=1, faults=(parse_fault(of_concentrator),) if of_concentrator else ())
+    simulated = SimulatedConcentrator("C1", contract, [model], meter_names=[name], period_s=None, faults=own)
+    simulated.meters[name].reply_delay_s = 0.01  # these tests run by the clock on the wall
+    simulated.faults = ConcentratorPlan(seed=1, faults=own.faults, meters=plan(*faults))
+    client = ConcentratorClient(simulated, BrokerAddress(host=broker.host, port=broker.port), lambda: datetime.now(UTC))
+    known = [ConcentratorSettings(name="C1", broker="b1", contract=f"concentrator/{family}", timezone=zone)]
+    record = MeterRecord(id="M1", line="C1", address=name, contract="dlt645/base_2007", plan="", protocol="mqtt")
+    numbers = iter(range(1, 10_000))
+    told: list[Op] = []
+    async with (
+        running_park(broker_settings(broker.url), store, concentrators=known, meters=[record]) as park,
+        publisher(broker) as ear,
+        asyncio.timeout(60),
+    ):
+        await park.connection.wait_up()
+        for topic in contract.topics_down("C1"):
+            await ear.subscribe(topic, qos=1)
+
+        async def listen() -> None:
+            async for message in ear.messages:
+                assert isinstance(message.payload, bytes)
+                try:
+                    command = contract.decode_command(str(message.topic), message.payload, now=datetime.now(UTC))
+                except BadEnvelope:
+                    continue
+                told.append(command.op)
+
+        meters = ConcentratorMeters([park], known, clock=clock, new_id=lambda: f"{next(numbers)}")
+        behind = None
+        running = [asyncio.create_task(client.run()), asyncio.create_task(listen())]
+        running += [asyncio.create_task(line.run()) for line in meters.lines.values()]
+        try:
+            await client.ready.wait()
+            if forwards and "C1" in meters.lines:
+                line = meters.lines["C1"]
+                await line.wait_up()
+                behind = Dlt645Switch(line, zone=ZoneInfo("Asia/Shanghai"), clock=clock, authority=lambda _: AUTHORITY)
+            switch = ConcentratorSwitch("C1", park, clock=clock, new_id=lambda: f"{next(numbers)}", behind=behind)
+            yield Rig(Site(switch, None, None, simulated.bus, clock, record), client, told)  # type: ignore[arg-type]
+        finally:
+            client.stop()
+            for task in running[1:]:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+
+async def test_open_permit_and_close_are_one_command_each_and_the_meter_itself_is_asked(
+    broker: Broker, store: Store
+) -> None:
+    async with rig(broker, store) as found:
+        site = found.site
+        sent, verdict = await site.whole(Kind.OPEN, looks_s=LOOKS_S)
+        assert (verdict.state, sent.acknowledged) == (State.VERIFIED, True)
+        assert found.model.relay_open(datetime.now(UTC))
+        assert verdict.evidence["identity_number"] == METER
+        assert verdict.evidence["trips"] == "1, 1 since the order"
+        assert verdict.evidence["reply"] == "acknowledged: done"
+        assert sent.register is not None
+        assert site.ready[0].wire.startswith("hes/v1/C1/cmd/req")
+        assert '"op":"open"' in site.ready[0].wire.replace(" ", "")
+        assert "c-1" in site.ready[0].wire  # an open goes under the command's own id
+        assert sent.sending_to_wire_s < 1
+        _, verdict = await site.whole(Kind.PERMIT_CLOSE, looks_s=LOOKS_S)
+        assert (verdict.state, verdict.waiting_for_customer) == (State.VERIFIED, True)
+        _, verdict = await site.whole(Kind.CLOSE, looks_s=LOOKS_S)
+        assert (verdict.state, verdict.evidence["contact"]) == (State.VERIFIED, "closed")
+        await found.heard(3)
+        assert found.orders == [Op.OPEN, Op.PERMIT_CLOSE, Op.CLOSE]
+
+
+U, C, V = State.UNCONFIRMED, State.CONTRADICTED, State.VERIFIED
+
+
+@pytest.mark.parametrize(
+    ("name", "faults", "of_concentrator", "state", "evidence"),
+    [
+        (
+            "stuck, sensed",
+            [K.STUCK_RELAY],
+            "",
+            C,
+            {"contact": "closed", "reply": "none: unconfirmed by the concentrator"},
+        ),
+        ("stuck, not sensed", [fault(K.STUCK_RELAY, senses=False)], "", C, {"because": "cut, but consuming"}),
+        ("protected", [K.PROTECTED_METER], "", C, {"reply": "refused: failed refused", "protected": "yes"}),
+        ("slow contact", [fault(K.SLOW_CONTACT, after_s=1.0)], "", V, {"contact": "open", "reply": "relay-differs"}),
+    ],
+)
+async def test_each_fault_ends_in_its_own_verdict_with_evidence_and_one_command(
+    broker: Broker,
+    store: Store,
+    name: str,
+    faults: list[Any],
+    of_concentrator: str,
+    state: State,
+    evidence: dict[str, str],
+) -> None:
+    async with rig(broker, store, *faults, of_concentrator=of_concentrator) as found:
+        _, verdict = await found.site.whole(Kind.OPEN, looks_s=LOOKS_S)
+        assert verdict.state is state, (name, verdict)
+        for key, text in evidence.items():
+            assert text in verdict.evidence[key], (key, verdict.evidence)
+        await found.heard(1)
+        assert found.orders == [Op.OPEN]
+
+
+async def test_another_meter_behind_the_concentrator_is_sent_nothing(broker: Broker, store: Store) -> None:
+    async with rig(broker, store, fault(K.METER_SWAP, seed=5)) as found:
+        with pytest.raises(MeterSwapped, match="900000000005"):
+            await found.site.order(Kind.OPEN)
+        assert found.orders == []
+        assert found.site.ready == []
+
+
+async def test_the_last_look_stops_the_command_and_a_silent_meter_too(broker: Broker, store: Store) -> None:
+    async with rig(broker, store) as found:
+
+        def no() -> None:
+            raise StopOrder("a payment came")
+
+        found.site.look_says = no
+        with pytest.raises(StopOrder):
+            await found.site.order(Kind.OPEN)
+        assert len(found.site.ready) == 1
+        await asyncio.sleep(0.2)
+        assert found.orders == []
+        found.client.concentrator.faults = ConcentratorPlan(meters=plan(K.SILENCE))
+        found.site.look_says = lambda: None
+        with pytest.raises((NoAnswer, SwitchUnconfirmed)) as silent:
+            async with asyncio.timeout(40):
+                await found.site.order(Kind.OPEN)
+        assert isinstance(silent.value, NoAnswer)
+        assert found.orders == []
+
+
+async def test_protecting_a_supply_goes_through_the_concentrator_to_the_meter_itself(
+    broker: Broker, store: Store
+) -> None:
+    """The family has no command for it; the meter has a frame."""
+    async with rig(broker, store) as found:
+        for kind, protected in ((Kind.PROTECT, True), (Kind.UNPROTECT, False)):
+            _, verdict = await found.site.whole(kind, looks_s=LOOKS_S)
+            assert verdict.state is State.VERIFIED
+            assert found.model.relay.protected is protected
+        assert found.orders == []
+
+
+@pytest.mark.parametrize(("family", "state"), [("hes_v1", State.VERIFIED), ("neuron", State.UNCONFIRMED)])
+async def test_without_a_way_to_the_meter_the_concentrators_word_counts_as_far_as_it_reads_back(
+    broker: Broker, store: Store, family: str, state: State
+) -> None:
+    async with rig(broker, store, family=family, forwards=False, name="MT1") as found:
+        sent, verdict = await found.site.whole(Kind.OPEN, looks_s=LOOKS_S)
+        assert found.model.relay_open(datetime.now(UTC))
+        assert verdict.state is state, verdict
+        assert sent.identity is not None
+        assert not sent.identity.is_proven
+        assert "does not pass on questions" in verdict.evidence["identity_number"]
+        said = "as the concentrator said" if family == "hes_v1" else "does not read relays back"
+        assert said in verdict.evidence["no_status"]
+        if family == "hes_v1":
+            assert verdict.evidence["current"].rstrip(" A0.") == ""
+            _, verdict = await found.site.whole(Kind.CLOSE, looks_s=LOOKS_S)
+            assert (verdict.state, verdict.evidence["because"]) == (
+                State.VERIFIED,
+                "the contact is closed and current flows",
+            )
+        else:
+            with pytest.raises(NotOffered, match="no command permit-close"):
+                await found.site.order(Kind.PERMIT_CLOSE)
+
+
+# ------------------------------------------------------------------------------------------------ in virtual time
+
+
+class Park:
+    """One concentrator's commands, as a park gives them."""
+
+    def __init__(self, far_end: FarEnd) -> None:
+        self.send_to = far_end.head_end.send
+        self.contract = far_end.contract
+
+    async def send(self, concentrator: str, command: Command, **steps: Any) -> CommandAnswer:
+        return await self.send_to(command, **steps)
+
+    def offers(self, concentrator: str, op: Op) -> bool:
+        return op in self.contract.offers
+
+    def confirms(self, concentrator: str) -> bool:
+        return self.contract.confirms
+
+
+async def read_only(command: Command, far_end: FarEnd) -> None:
+    """Reads are answered, orders are not."""
+    if command.op is Op.READ:
+        far_end.answer(command, Status.DONE)
+
+
+def with_site(story: Callable[[Site, FarEnd], Awaitable[None]], script: Answering = read_only) -> None:
+    async def whole(far_end: FarEnd, clock: VirtualClock) -> None:
+        numbers = iter(range(1, 100))
+        switch = ConcentratorSwitch("C1", Park(far_end), clock=clock, new_id=lambda: f"{next(numbers)}")
+        record = MeterRecord(id="M1", line="C1", address=METER, contract="dlt645/base_2007", plan="", protocol="mqtt")
+        await story(Site(switch, None, None, None, clock, record), far_end)  # type: ignore[arg-type]
+
+    with_far_end(whole, script)
+
+
+def orders_of(far_end: FarEnd) -> list[Command]:
+    return [command for command in far_end.commands if command.op is not Op.READ]
+
+
+def test_a_lost_answer_is_an_unknown_and_the_command_left_once() -> None:
+    async def story(site: Site, far_end: FarEnd) -> None:
+        began = site.clock.monotonic()
+        with pytest.raises(SwitchUnconfirmed) as unknown:
+            await site.order(Kind.OPEN, lasts_s=3600)
+        sent = unknown.value.sent
+        assert (sent.silence, sent.wire_received, sent.acknowledged) == ("silent", "", False)
+        [order] = orders_of(far_end)
+        assert (order.op, order.id, order.meter) == (Op.OPEN, "c-1", METER)
+        # However long the order was good for, the concentrator must have begun within a minute, and is not waited for longer.
+        assert (order.expires_at - sent.at).total_seconds() <= 60
+        assert site.clock.monotonic() - began < 70
+        witness = await site.switch.look_back(site.record)
+        assert witness.contact == "unknown"
+
+    with_site(story)
+
+
+def test_a_message_that_may_have_left_is_treated_as_if_it_had() -> None:
+    async def story(site: Site, far_end: FarEnd) -> None:
+        site.look_says = lambda: setattr(far_end, "fails", MaybeLeft("connection lost"))
+        with pytest.raises(SwitchUnconfirmed):
+            await site.order(Kind.OPEN)
+        assert len(orders_of(far_end)) == 1
+
+    with_site(story)
+
+
+@pytest.mark.parametrize("when", ["it runs out", "the commit takes a minute", "the look takes two seconds"])
+def test_what_comes_too_late_at_the_last_step_does_not_leave(when: str) -> None:
+    async def story(site: Site, far_end: FarEnd) -> None:
+        loop = asyncio.get_running_loop()
+
+        def stall() -> None:
+            loop._virtual_s += 2  # type: ignore[attr-defined]
+
+        if when == "it runs out":
+            site.commit_s = 5.0
+        elif when == "the commit takes a minute":
+            site.commit_s = 61.0
+        else:
+            site.look_says = stall
+        with pytest.raises((StopOrder, SendingTooOld, NotTaken)):
+            await site.order(Kind.OPEN, lasts_s=4.0 if when == "it runs out" else 3600.0)
+        assert orders_of(far_end) == []
+        assert far_end.head_end.counters.not_sent == 1
+
+    with_site(story)
+
+
+def test_an_open_is_never_sent_twice_under_its_id_and_a_close_may_be_ordered_again() -> None:
+    async def obey(command: Command, far_end: FarEnd) -> None:
+        far_end.answer(command, Status.DONE)
+
+    async def story(site: Site, far_end: FarEnd) -> None:
+        await site.order(Kind.OPEN)
+        with pytest.raises(NotTaken, match="sent before"):
+            await site.order(Kind.OPEN)
+        for _ in range(2):
+            await site.order(Kind.CLOSE)
+        assert [command.op for command in orders_of(far_end)] == [Op.OPEN, Op.CLOSE, Op.CLOSE]
+
+    with_site(story, obey)
+
+
+@pytest.mark.parametrize("name", ["AAAAAAAAAAAA", "999999999999", "+", "MT/1", "#", "", "MT*"])
+async def test_wildcards_cannot_be_said_to_a_concentrator(name: str) -> None:
+    switch = ConcentratorSwitch("C1", None, clock=SystemClock(), new_id=lambda: "1")  # type: ignore[arg-type]
+    record = MeterRecord(id="M1", line="C1", address=name, contract="", plan="", protocol="mqtt")
+    site = Site(switch, None, None, None, SystemClock(), record)  # type: ignore[arg-type]
+    with pytest.raises(BadSwitchAddress):
+        await site.order(Kind.OPEN)
+
+
+async def test_a_concentrator_that_is_away_is_sent_nothing_and_the_error_may_be_tried_again(
+    broker: Broker, store: Store
+) -> None:
+    async with rig(broker, store, forwards=False) as found:
+        found.client.stop()
+        async with publisher(broker) as client:
+            body = b'{"online":false,"ts":1780000000000}'
+            await client.publish("hes/v1/C1/status", body, qos=1)
+            await asyncio.sleep(0.3)
+        with pytest.raises(LineDown) as down:
+            await found.site.order(Kind.CLOSE)
+        assert down.value.retryable
+        assert found.site.ready == []
+        assert found.orders == []
