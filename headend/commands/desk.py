@@ -1,0 +1,342 @@
+"""The desk: where people and billing come with orders, approvals, cancellations, payments, and the stop switch.
+
+Nothing here touches a line. What it decides is durable when its methods return, and the executor hears of it at once.
+"""
+
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+from sqlalchemy import Connection
+
+from headend.clock import Clock
+from headend.commands.events import stop_switch_event
+from headend.commands.gate import Gate
+from headend.commands.intake import HEAD_END, Answer, Circumstances, Intake
+from headend.commands.journal import Journal, Page
+from headend.commands.machine import Event
+from headend.commands.model import IN_FLIGHT, UNSENT, Command, Kind, Order, Refusal, State
+from headend.commands.obligations import Obligation, Ramp
+from headend.store import commands as rows
+from headend.store import commands_debts as debts
+from headend.store.commands import Step, StopSwitch
+
+__all__ = ["Desk", "Payment", "PaymentTaken"]
+
+ORDERS_PER_PAGE = 200  # of a list, in one transaction: the store serves others in between
+_TWO_PEOPLE = (Kind.OPEN, Kind.UNPROTECT)  # of a list that needs approval, these wait for it
+_OFF = ("open",)  # contacts at which a payment makes a debt
+
+
+class Payment(Struct, frozen=True, kw_only=True):
+    """Money that came in for one or several meters. reference: the payment system's own; the same one is the same payment.
+
+    paid_at: the payment system's stamp; the 24 hours begin here. fence: billing's token of these meters after the payment.
+    """
+
+    meters: tuple[str, ...]
+    reference: str
+    paid_at: datetime
+    amount_minor: int
+    currency: str
+    fence: int
+
+
+class PaymentTaken(Struct, frozen=True, kw_only=True):
+    """cancelled: ids of the opens that it took back. obligations: id of the debt that it made or joined, by meter.
+
+    refusals: why it was not taken; then nothing happened. is_repeat: it was known, nothing happened again.
+    """
+
+    cancelled: tuple[str, ...] = ()
+    obligations: dict[str, str] = {}
+    refusals: tuple[Refusal, ...] = ()
+    is_repeat: bool = False
+    is_conflict: bool = False
+
+
+class Desk:
+    """new_id: of commands and debts. circumstances: clock, audit log and store as they are now. random_: of the ramp's jitter.
+
+    Every method raises StoreUnavailable when nothing could be made durable; then nothing happened.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        gate: Gate,
+        *,
+        clock: Clock,
+        new_id: Callable[[], str],
+        circumstances: Callable[[], Circumstances],
+        random_: random.Random,
+    ) -> None:
+        self._journal = journal
+        self._gate = gate
+        self._clock = clock
+        self._ramp = Ramp(random_)
+        self.intake = Intake(gate, new_id=new_id, circumstances=circumstances)
+
+    # -------------------------------------------------------------------------------------------- orders
+
+    async def request(self, order: Order, caller: str) -> Answer:
+        """One order. caller: who stands behind the token that it came with."""
+        return (await self.request_all([order], caller))[0]
+
+    async def request_all(self, orders: Sequence[Order], caller: str) -> list[Answer]:
+        """A list of orders, each with its own answer. A list of more than one must be one batch and name no meter twice."""
+        if refusal := self._wrong_list(orders, caller):
+            return [Answer(command=None, refusals=(refusal,)) for _ in orders]
+        waits = self._gate.needs_approval(orders)
+        answers: list[Answer] = []
+        for start in range(0, len(orders), ORDERS_PER_PAGE):
+            part = orders[start : start + ORDERS_PER_PAGE]
+
+            def take(page: Page, part: Sequence[Order] = part) -> list[Answer]:
+                over = self._gate.over_limit(page.connection, part)
+                return [
+                    self.intake.take(page, order, over=limit, waits_for_approval=waits and order.kind in _TWO_PEOPLE)
+                    for order, limit in zip(part, over, strict=True)
+                ]
+
+            answers += await self._journal.write(take, "taking orders")
+        return answers
+
+    def _wrong_list(self, orders: Sequence[Order], caller: str) -> Refusal | None:
+        def refusal(rule: str, text: str, needed: str) -> Refusal:
+            return Refusal(rule=rule, version=self._gate.version, text=text, needed=needed)
+
+        if caller == HEAD_END or any(order.requester != caller for order in orders):
+            asked = sorted({order.requester for order in orders} - {caller}) or [caller]
+            text = f"{caller} asks in the name of {', '.join(asked[:3])}"
+            return refusal("requester", text, "orders in one's own name")
+        batches = {order.batch for order in orders}
+        if len(orders) > 1 and (len(batches) > 1 or "" in batches):
+            return refusal("batch", "the orders of the list name no batch, or several", "one name in `batch` of all")
+        seen: set[str] = set()
+        for order in orders:
+            if order.meter in seen:
+                return refusal("batch", f"the list names {order.meter} twice", "each meter once")
+            seen.add(order.meter)
+        return None
+
+    async def approve(self, ids: Sequence[str], approver: str, digest: str) -> Sequence[Command] | Refusal:
+        """Another person agrees to exactly these commands. digest: of the list that this person has seen."""
+
+        def approve(page: Page) -> Sequence[Command] | Refusal:
+            asked = [page.command(identity) for identity in ids]
+            orders = [command.order for command in asked]
+            if any(command.order.requester == approver for command in asked):
+                return self._refusal("two-people", f"{approver} has asked for it", "approval by another person")
+            if self._gate.list_digest(orders) != digest:
+                return self._refusal(
+                    "approval", "the approval is of another list than these commands", "approval of this very list"
+                )
+            if standing := next((one for one in asked if one.state is not State.CHECKED), None):
+                text = f"command {standing.id} is {standing.state.value}, and the list is approved as a whole"
+                return self._refusal("approval", text, "a list of commands that wait for approval")
+            return [self.intake.plan(page, identity, approver=approver) for identity in ids]
+
+        return await self._journal.write(approve, "approving a list")
+
+    async def reject(self, ids: Sequence[str], person: str, reason: str) -> Sequence[Command]:
+        """Somebody does not agree. Raises NotPossible, NoSuchCommand."""
+        note = {"rejected_by": person, "problem": reason}
+        return await self._journal.write(
+            lambda page: [page.step(one, Event.PERSON_REFUSED, actor=person, note=note) for one in ids], "rejecting"
+        )
+
+    async def cancel(self, identity: str, caller: str, reason: str) -> Command | Refusal:
+        """While no byte has left. What it was to pay stays owed. Raises NoSuchCommand."""
+
+        def cancel(page: Page) -> Command | Refusal:
+            command = page.command(identity)
+            if command.state not in UNSENT:
+                text = f"command {identity} is {command.state.value}"
+                return self._refusal("cancel", text, "a command of which no byte has left")
+            return page.step(identity, Event.CANCELLED, actor=caller, note={"problem": reason})
+
+        return await self._journal.write(cancel, "cancelling a command")
+
+    async def release(self, ids: Sequence[str], people: tuple[str, str], reason: str) -> Sequence[Answer] | Refusal:
+        """Two people let quarantined commands go on. Whether they are two is for the caller's approval to prove, too."""
+        if people[0] == people[1]:
+            return self._refusal("two-people", f"{people[0]} is one person", "two different people")
+
+        def release(page: Page) -> Sequence[Answer]:
+            note = {"released_by": " and ".join(people), "release_reason": reason}
+            return [self.intake.go_on(page, identity, note=note) for identity in ids]
+
+        return await self._journal.write(release, "releasing from quarantine")
+
+    async def delete(self, ids: Sequence[str], people: tuple[str, str], reason: str) -> Sequence[Command] | Refusal:
+        """Two people throw quarantined commands away. Raises NotPossible, NoSuchCommand."""
+        if people[0] == people[1]:
+            return self._refusal("two-people", f"{people[0]} is one person", "two different people")
+        note = {"deleted_by": " and ".join(people), "problem": reason}
+        actor = " and ".join(people)
+        return await self._journal.write(
+            lambda page: [page.step(one, Event.DELETED, actor=actor, note=note) for one in ids], "deleting"
+        )
+
+    # -------------------------------------------------------------------------------------------- stop switch
+
+    @property
+    def stop(self) -> StopSwitch:
+        return self._journal.stop
+
+    async def set_stop(self, is_on: bool, actor: str, reason: str) -> StopSwitch:
+        """Effective on opens that wait already, from the moment of the call; closes go on."""
+        journal = self._journal
+
+        def switch(page: Page) -> StopSwitch:
+            stop = StopSwitch(is_on=is_on, at=page.now, actor=actor, reason=reason)
+            page.set_stop(stop)
+            page.record("stop-switch", "all", actor, {"on": is_on, "reason": reason}, is_needed=not is_on)
+            page.items.append(stop_switch_event(is_on, actor, reason, page.now))
+            return stop
+
+        if not is_on:
+            return await journal.write(switch, "turning the stop switch off")
+        journal.begin_stopping()
+        try:
+            # When this fails, the caller hears so; until somebody has turned it on, it is not on.
+            return await journal.write(switch, "turning the stop switch on")
+        finally:
+            journal.end_stopping()
+
+    # -------------------------------------------------------------------------------------------- payments and debts
+
+    async def payment(self, payment: Payment) -> PaymentTaken:
+        """In one transaction: fences rise, opens that have not begun to be sent end, what is off is owed, and its close is queued."""
+        if refusal := self._wrong_payment(payment):
+            return PaymentTaken(refusals=(refusal,))
+        digest = hashlib.sha256(msgspec.json.encode(payment, order="deterministic")).hexdigest()
+        journal = self._journal
+        journal.forbid(payment.meters)
+        try:
+            return await journal.write(lambda page: self._take_payment(page, payment, digest), "taking a payment")
+        finally:
+            journal.allow(payment.meters)
+
+    def _wrong_payment(self, payment: Payment) -> Refusal | None:
+        unknown = [meter for meter in payment.meters if not self._gate.knows(meter)]
+        if not payment.meters or unknown or len(set(payment.meters)) < len(payment.meters):
+            text = f"meters {', '.join(unknown[:5])} are not served here" if unknown else "no meter, or one twice"
+            return self._refusal("meter", text, "asset numbers of meters that are served here, each once")
+        if not payment.reference:
+            return self._refusal("reference", "the payment has no reference", "the payment system's own reference")
+        if payment.paid_at.tzinfo is None:
+            return self._refusal("times", "paid_at has no zone", "a time with its offset, such as 2026-11-22T08:00:00Z")
+        return None
+
+    def _take_payment(self, page: Page, payment: Payment, digest: str) -> PaymentTaken:
+        if known := debts.payments_under(page.connection, payment.reference):
+            if known[0].digest == digest:
+                return PaymentTaken(
+                    obligations={one.meter: one.obligation for one in known if one.obligation}, is_repeat=True
+                )
+            text = f"{payment.reference} was another payment, of {known[0].paid_at:%Y-%m-%d %H:%M:%S}Z"
+            refusal = self._refusal("reference", text, "the same payment again, or a new reference")
+            return PaymentTaken(refusals=(refusal,), is_repeat=True, is_conflict=True)
+        cancelled: list[str] = []
+        owed: dict[str, str] = {}
+        for meter in payment.meters:
+            supply = page.supply(meter)
+            paid_at = payment.paid_at if supply.paid_at is None else max(supply.paid_at, payment.paid_at)
+            page.set_supply(replace(supply, fence=max(supply.fence, payment.fence), paid_at=paid_at))
+            data: dict[str, object] = {
+                "meter": meter,
+                "paid_at": payment.paid_at.isoformat(),
+                "amount_minor": payment.amount_minor,
+                "currency": payment.currency,
+                "fence": payment.fence,
+            }
+            page.record("payment", payment.reference, "billing", data, is_needed=False)
+            off, under_way = supply.contact in _OFF, False
+            for _, command in page.active_of(meter):
+                if command.kind is Kind.OPEN and command.state in UNSENT:
+                    note = {"problem": f"payment {payment.reference} came first"}
+                    page.step(command.id, Event.FENCED, actor="billing", note=note)
+                    cancelled.append(command.id)
+                under_way = under_way or (command.kind is Kind.OPEN and command.state in IN_FLIGHT)
+            doubtful = rows.unconfirmed_of(page.connection, meter)
+            off = off or any(
+                one.kind is Kind.OPEN and (supply.at is None or supply.at < one.changed_at) for one in doubtful
+            )
+            if off or under_way or page.open_debt_of(meter) is not None:
+                owed[meter] = self._owe_now(page, meter, payment, is_first=under_way).id
+            debts.add_payment(page.connection, _stored(payment, meter, digest, page.now, owed.get(meter, "")))
+        return PaymentTaken(cancelled=tuple(cancelled), obligations=owed)
+
+    def _owe_now(self, page: Page, meter: str, payment: Payment, *, is_first: bool) -> Obligation:
+        """is_first: an open is under way, and what it takes off the feeder comes back at once."""
+        debt = self.intake.new_debt(page, meter=meter, cause="payment", reference=payment.reference)
+        debt = self.intake.owe(page, replace(debt, since=min(payment.paid_at, page.now)))
+        wait_s = self._ramp.turn_s(
+            self._gate.feeder(meter), self._clock.monotonic(), is_first=is_first or self._gate.is_first(meter)
+        )
+        # None: a close is under way already, and it is this debt's.
+        self.intake.try_debt(page, debt, wait_s=wait_s)
+        return page.debt(debt.id)
+
+    async def forgive(self, obligation: str, actor: str, reason: str) -> Obligation | Refusal:
+        """A person says that the debt is none: the customer has moved out, the payment bounced. Raises NoSuchCommand."""
+
+        def forgive(page: Page) -> Obligation | Refusal:
+            debt = page.debt(obligation)
+            if not debt.is_open:
+                return self._refusal("obligation", f"it has ended: {debt.ended}", "an open obligation")
+            for _, command in page.active_of(debt.meter):
+                if command.obligation == debt.id and command.state in UNSENT:
+                    page.step(command.id, Event.CANCELLED, actor=actor, note={"problem": reason})
+            page.end_debt(replace(page.debt(obligation), problem=reason), "forgiven", actor=actor)
+            return page.debt(obligation)
+
+        return await self._journal.write(forgive, "forgiving an obligation")
+
+    # -------------------------------------------------------------------------------------------- questions
+
+    async def command(self, identity: str) -> tuple[Command, list[Step]] | None:
+        """With its journal."""
+
+        def look(connection: Connection) -> tuple[Command, list[Step]] | None:
+            found = rows.command(connection, identity)
+            return None if found is None else (found, rows.journal_of(connection, identity))
+
+        return await self._journal.read(look, "looking up a command")
+
+    async def commands(self, *, meter: str | None = None, batch: str | None = None, limit: int = 100) -> list[Command]:
+        return await self._journal.read(
+            lambda connection: rows.commands_of(connection, meter=meter, batch=batch, limit=limit), "listing commands"
+        )
+
+    async def quarantined(self) -> list[Command]:
+        return await self._journal.read(
+            lambda connection: rows.commands_in(connection, (State.QUARANTINED,)), "listing the quarantine"
+        )
+
+    async def obligations(self) -> list[Obligation]:
+        """The open ones, the oldest first."""
+        return await self._journal.read(debts.open_obligations, "listing obligations")
+
+    def _refusal(self, rule: str, text: str, needed: str) -> Refusal:
+        return Refusal(rule=rule, version=self._gate.version, text=text, needed=needed)
+
+
+def _stored(payment: Payment, meter: str, digest: str, now: datetime, obligation: str) -> debts.StoredPayment:
+    return debts.StoredPayment(
+        reference=payment.reference,
+        meter=meter,
+        digest=digest,
+        paid_at=payment.paid_at,
+        received_at=now,
+        amount_minor=payment.amount_minor,
+        currency=payment.currency,
+        fence=payment.fence,
+        obligation=obligation,
+    )

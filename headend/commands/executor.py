@@ -1,0 +1,241 @@
+"""The executor: carries out what is due, on every line at once, and picks up what was in flight when the process ended.
+
+It keeps no truth of its own: the agenda follows the journal's pages, and after a restart it is made anew from the tables. What was
+found in flight is looked back at before its line does anything else for that meter.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from functools import partial
+from math import inf
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection
+
+from headend.clock import Clock
+from headend.commands.agenda import Agenda, Job
+from headend.commands.batches import Batch
+from headend.commands.carry import Carrier, Lines
+from headend.commands.gate import Gate
+from headend.commands.intake import HEAD_END, Circumstances
+from headend.commands.journal import Journal, Page
+from headend.commands.machine import Event
+from headend.commands.model import ACTIVE, IN_FLIGHT, UNSENT, Command, Kind
+from headend.commands.trust import ClockTrust
+from headend.store import commands as rows
+
+__all__ = ["Executor"]
+
+TICK_S = 5.0  # clocks are compared and lines looked at so often; a step of the wall clock is seen before anything else happens
+IDLE_S = 60.0  # the same while there is nothing to do
+STOP_S = 15.0  # an order on the wire may take its time-outs; its reply is worth waiting for
+LAPSED_PER_PAGE = 100
+FAILED_S = 60.0  # before a command is tried again whose carrying ended by an error of ours
+
+log = structlog.get_logger(__name__)
+
+
+class Executor:
+    """Runs due commands over the lines' switches. `load` first, then `run` in a task until it is cancelled or `stop` is called."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        gate: Gate,
+        lines: Lines,
+        *,
+        clock: Clock,
+        trust: ClockTrust,
+        circumstances: Callable[[], Circumstances],
+        operator_of: Callable[[Command], bytes | str] = lambda command: command.approver or command.order.requester,
+    ) -> None:
+        self._journal = journal
+        self._lines = lines
+        self._clock = clock
+        self._trust = trust
+        self._agenda = Agenda(clock, line_of=lambda meter: lines.record(meter).line, is_first=gate.is_first)
+        self._batches: dict[str, Batch] = {}
+        self._stirred = asyncio.Event()
+        self._is_stopping = False
+        self._up: dict[str, bool] = {}
+        self.failures = 0  # carryings that ended by an error of ours, since the start
+        self.carrier = Carrier(
+            journal,
+            gate,
+            lines,
+            clock=clock,
+            circumstances=circumstances,
+            operator_of=operator_of,
+            may_go=self._may_go,
+        )
+        journal.listen(self._saw)
+
+    def __len__(self) -> int:
+        """How many commands are active."""
+        return len(self._agenda)
+
+    def problem_of(self, identity: str) -> str:
+        """Why an active command has not left yet; "" when nothing is in its way."""
+        job = self._agenda.job(identity)
+        return "" if job is None else job.problem
+
+    async def load(self) -> None:
+        """What the tables have. Commands found in flight are looked back at when `run` begins."""
+
+        def work(connection: Connection) -> tuple[list[Command], dict[str, Batch]]:
+            active = rows.commands_in(connection, ACTIVE)
+            names = {command.order.batch for command in active if command.order.batch}
+            return active, {name: Batch.of(rows.commands_of(connection, batch=name, limit=100_000)) for name in names}
+
+        active, self._batches = await self._journal.read(work, "loading active commands")
+        for command in active:
+            self._agenda.saw(command)
+
+    async def run(self) -> None:
+        recovered = [job for job in self._agenda if job.command.state in IN_FLIGHT and job.task is None]
+        for job in recovered:
+            self._begin(job, self._recover(job))
+        try:
+            while not self._is_stopping:
+                self._trust.look()
+                await self._end_lapsed()
+                self._begin_due()
+                await self._pause()
+        finally:
+            await self._end_tasks()
+
+    def stop(self) -> None:
+        """Nothing new is begun; what is on the wire gets its reply."""
+        self._is_stopping = True
+        self._stirred.set()
+
+    # -------------------------------------------------------------------------------------------- the loop
+
+    def _begin_due(self) -> None:
+        for line in self._agenda.lines():
+            if not self._is_up(line):
+                continue
+            for job in self._agenda.due_on(line):
+                stopped = self._stopped_batch(job.command)
+                self._begin(job, self._cancel(job, stopped) if stopped else self.carrier.carry(job))
+
+    def _is_up(self, line: str) -> bool:
+        """A line that has come back is used at once, whatever its commands were waiting for."""
+        is_up = self._lines.is_up(line)
+        if is_up and not self._up.get(line, True):
+            now = self._clock.monotonic()
+            for job in self._agenda:
+                if job.line == line and job.pauses:
+                    job.due, job.pauses = min(job.due, now), 0
+        self._up[line] = is_up
+        return is_up
+
+    async def _end_lapsed(self) -> None:
+        lapsed = self._agenda.lapsed()
+        if not lapsed:
+            return
+        for start in range(0, len(lapsed), LAPSED_PER_PAGE):
+            await self.carrier.insist(partial(_expire, jobs=lapsed[start : start + LAPSED_PER_PAGE]), "expiring")
+
+    async def _pause(self) -> None:
+        due = self._agenda.next_due(lambda line: self._up.get(line, False))
+        tick_s = TICK_S if len(self._agenda) else IDLE_S
+        wait_s = min(tick_s, max(0.0, (inf if due is None else due) - self._clock.monotonic()))
+        # Due already means that no place is free, or that it waits for the wall clock: the next tick looks again.
+        try:
+            async with asyncio.timeout(wait_s or tick_s):
+                await self._stirred.wait()
+        except TimeoutError:
+            return
+        self._stirred.clear()
+
+    def _begin(self, job: Job, work: Coroutine[Any, Any, None]) -> None:
+        job.task = asyncio.get_running_loop().create_task(self._supervised(job, work))
+
+    async def _supervised(self, job: Job, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            self.failures += 1
+            job.problem = f"{type(error).__name__}: {error}"
+            job.due = max(job.due, self._clock.monotonic() + FAILED_S)
+            log.exception("a command could not be carried out", command=job.command.id)
+        finally:
+            job.task = None
+            self._gave_way(job.command)
+            self._stirred.set()
+
+    async def _recover(self, job: Job) -> None:
+        """Found in flight: nobody knows whether its bytes have left. It is looked back at, and never sent again."""
+        log.warning("a command was found in flight, it is read back", command=job.command.id, meter=job.command.meter)
+        while not self._lines.is_up(job.line) and not job.hurry.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    await job.hurry.wait()
+        await self.carrier.look_back(job, None)
+
+    async def _end_tasks(self) -> None:
+        """A command that is looked back at is found in flight at the next start; one that is being ordered is waited for."""
+        ordering = [job.task for job in self._agenda if job.task is not None and job.is_ordering]
+        others = [job.task for job in self._agenda if job.task is not None and not job.is_ordering]
+        for task in others:
+            task.cancel()
+        if ordering:
+            await asyncio.wait(ordering, timeout=STOP_S)
+        for task in ordering:
+            task.cancel()
+        await asyncio.gather(*ordering, *others, return_exceptions=True)
+
+    # -------------------------------------------------------------------------------------------- what the journal tells
+
+    def _saw(self, page: Page) -> None:
+        for command in page.commands.values():
+            if (name := command.order.batch) and command.kind is Kind.OPEN:
+                self._batches.setdefault(name, Batch()).saw(command)
+            self._agenda.saw(command)
+        if page.commands:
+            self._stirred.set()
+
+    def _may_go(self, command: Command) -> bool:
+        name = command.order.batch
+        if not name:
+            return True
+        batch = self._batches.setdefault(name, Batch())
+        return not batch.stopped and batch.may_go(command)
+
+    def _gave_way(self, command: Command) -> None:
+        """A canary that came back without having been sent lets another go first."""
+        batch = self._batches.get(command.order.batch)
+        if batch is not None and batch.canary == command.id and command.state in UNSENT:
+            batch.canary = ""
+
+    def _stopped_batch(self, command: Command) -> str:
+        batch = self._batches.get(command.order.batch)
+        return "" if batch is None or command.kind is not Kind.OPEN else batch.stopped
+
+    async def _cancel(self, job: Job, why: str) -> None:
+        """The rest of a batch whose first one went wrong: all of it, in one page."""
+        name = job.command.order.batch
+        rest = [
+            other.command.id
+            for other in self._agenda
+            if other.command.order.batch == name and other.command.kind is Kind.OPEN
+        ]
+
+        def cancel(page: Page) -> None:
+            note = {"problem": f"its batch was stopped: {why}", "rule": "canary"}
+            for identity in rest:
+                if page.command(identity).state in UNSENT:
+                    page.step(identity, Event.CANCELLED, actor=HEAD_END, note=note)
+            page.alarm(job.command.meter, "batch-stopped", is_raised=True, detail={"batch": name, "problem": why})
+
+        await self.carrier.insist(cancel, "stopping a batch")
+
+
+def _expire(page: Page, jobs: list[Job]) -> None:
+    for job in jobs:
+        if page.command(job.command.id).state in UNSENT:
+            problem = "not sent in time" + (f": {job.problem}" if job.problem else "")
+            page.step(job.command.id, Event.DEADLINE_PASSED, actor=HEAD_END, note={"problem": problem})
