@@ -12,8 +12,10 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
+from zoneinfo import ZoneInfo
 
 import httpx
 from msgspec import Struct
@@ -30,6 +32,8 @@ BIN = Path(sys.executable).parent
 READY_S = 30.0
 SHOWN_MAX = 24  # rows; the rest is counted below the table
 QUANTITIES = {"1-0:1.8.0": "energy kWh", "1-0:32.7.0": "voltage V", "1-0:16.7.0": "power kW"}
+SITE = ZoneInfo("Asia/Shanghai")
+USED = "used kWh"  # in the last interval
 MODBUS = "modbus/eastron_sdm630"
 DTUS = ("860000000000001", "860000000000002")  # a third one is known to nobody
 
@@ -227,7 +231,7 @@ async def _first_line(process: asyncio.subprocess.Process, what: str, log: Path 
 
 def _config(parts: list[_Part]) -> str:
     tables = [
-        '[headend]\nname = "demo-street"\ntimezone = "Asia/Shanghai"\n',
+        f'[headend]\nname = "demo-street"\ntimezone = "{SITE.key}"\n',
         '[api]\nlisten = "127.0.0.1:0"\n',
         f'[[plans]]\nname = "every-minute"\nperiod = "1m"\nquantities = {json.dumps(list(QUANTITIES))}\n',
     ]
@@ -248,34 +252,39 @@ class _Street:
         self.rows: dict[str, dict[str, Any]] = {}
         self.line_of = {identity: part.line for part in parts for identity in part.ids}
         self.reads = 0
-        self.missing = 0
+        self.missing = self.suspect = self.intervals = 0
         self.sequence = 0
 
     def take(self, events: list[dict[str, Any]]) -> None:
         for event in events:
+            data = event["data"]
+            if event["type"] == "headend.interval.v1" and data["amount"] is not None:
+                self.rows.setdefault(data["meter"], {})[USED] = data["amount"]
+                self.intervals += 1
             if event["type"] != "headend.read.v1":
                 continue
-            data = event["data"]
             row = self.rows.setdefault(data["meter"], {})
             row[data["obis"]] = data["value"]
             row["interval_end"], row["quality"] = data["interval_end"], ", ".join(data["quality"])
             self.reads += 1
             self.missing += data["value"] is None
+            self.suspect += "suspect" in data["quality"]
 
     def table(self) -> Table:
         table = Table(
-            title=f"demo street: {self.reads} reads, {self.missing} missing, feed at sequence {self.sequence}"
+            title=f"demo street: {self.reads} reads, {self.missing} missing, {self.suspect} suspect, {self.intervals} intervals, "
+            f"feed at sequence {self.sequence}"
         )
-        for column in ("line", "meter", *QUANTITIES.values(), "interval end", "quality"):
-            table.add_column(column, justify="right" if column in QUANTITIES.values() else "left")
+        for column in ("line", "meter", *QUANTITIES.values(), USED, "interval end", "quality"):
+            table.add_column(column, justify="right" if column in (*QUANTITIES.values(), USED) else "left")
         for meter in self._shown():
             row = self.rows[meter]
             table.add_row(
                 self.line_of.get(meter, "?"),
                 meter,
-                *(row.get(obis) or "–" for obis in QUANTITIES),
-                row["interval_end"],
-                row["quality"],
+                *(row.get(obis) or "–" for obis in (*QUANTITIES, USED)),
+                row.get("interval_end", "–"),
+                row.get("quality", "–"),
             )
         if len(self.rows) > SHOWN_MAX:
             table.caption = f"and {len(self.rows) - SHOWN_MAX} more meters"
@@ -329,6 +338,9 @@ def _print_hints(console: Console, parts: list[_Part], config: Path, api: str, t
         f"curl -s {auth} -X POST '{api}/v1/meters/{pushed.ids[0]}/reads' -d '{{\"quantities\": [\"di:02010100\"]}}'",
         f"{headend} dtu list --url {api}",
         f"{headend} feed tail --url {api}",
+        f"curl -s {auth} '{api}/v1/intervals?meter={server.ids[0]}&obis=1-0:1.8.0'",
+        f"{headend} feed export feed.ndjson --url {api}",
+        f"{headend} report collection --url {api} --day {datetime.now(SITE).date()}",
         f"{headend} explain {encode(ReadRequest(di=Di('00010000')), server.meters[0]).to_bytes().hex(' ').upper()}",
         f"curl -s {auth} '{api}/v1/concentrators'",
         f"curl -s {api}/healthz",
