@@ -5,6 +5,7 @@ and the signals of a real process.
 """
 
 import asyncio
+import random
 import signal
 import uuid
 from collections import defaultdict
@@ -55,6 +56,8 @@ from headend.store.store import Store, open_store
 from headend.store.tokens import Tokens
 from headend.store.writer import Execute, Writer
 from headend.supervision import Supervisor
+from headend.switchgear import Switchgear
+from headend.synchronised import kernel_synchronised
 from headend.upstream import Threads, Upstream
 from protocols.dlt645.items import ItemSpec
 
@@ -62,6 +65,7 @@ __all__ = ["HeadEnd", "run_service"]
 
 COMMIT_LINGER_S = 0.2  # reads of many lines gather for one disk sync; the feed is later by at most this
 SPARE_RETRIES = 1  # in spare time there is another time
+SWITCH_STOP_S = 45.0  # an order on the wire ends with its reply, and all of it is recorded and signed
 STOP_S = 10.0  # a read in flight may take its time-out and its longest reply; then it is given up
 
 log = structlog.get_logger(__name__)
@@ -82,9 +86,11 @@ class HeadEnd:
         disk: DiskWatch | None = None,
         linger_s: float = COMMIT_LINGER_S,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+        synchronised: Callable[[], bool | None] = kernel_synchronised,
+        random_: random.Random | None = None,
     ) -> None:
-        """execute: of the store's writer. threads: for what follows the feed; None: all in `execute`. new_id: of commands to
-        concentrators. Raises BadSecret, ConfigError."""
+        """execute: of the store's writer. threads: for what follows the feed; None: all in `execute`. new_id: of commands.
+        synchronised: whether the wall clock is. random_: None: another one each time. Raises BadSecret, ConfigError."""
         self.signal = FeedSignal()
         ratios = Ratios(config.ratios)
         self.writer = Writer(
@@ -147,6 +153,21 @@ class HeadEnd:
             for broker in config.brokers
         ]
         self._behind = ConcentratorMeters(self._parks, config.concentrators, clock=clock, new_id=new_id)
+        self.switchgear = Switchgear(
+            config,
+            store,
+            self.writer,
+            clock=clock,
+            lines=self._lines,
+            behind=self._behind,
+            parks={one.name: park for park in self._parks for one in config.concentrators if one.broker == park.name},
+            clocks=self._clocks,
+            execute=execute if threads is None else threads.files,
+            synchronised=synchronised,
+            new_id=new_id,
+            random_=random_ or random.Random(),
+            disk=disk,
+        )
         self._broadcasts = store.broadcasts()
         self._spare: dict[str, SpareTime] = {}
         self._loads = loads_of(config)
@@ -168,16 +189,19 @@ class HeadEnd:
                 asyncio.create_task(keep(f"polling {name}", poller.run)) for name, poller in self._pollers.items()
             ]
             followers = [asyncio.create_task(keep(name, run), name=name) for name, run in self.upstream.tasks()]
+            switching = asyncio.create_task(self.switchgear.run(keep), name="switchgear")
             try:
                 await stop.wait()
             finally:
+                self.switchgear.stop()
                 for poller in self._pollers.values():
                     poller.stop()
                 await _within(STOP_S, *pollers)
+                await _within(SWITCH_STOP_S, switching)
                 await _within(STOP_S, *(line.wait_idle() for line in owners.values()))  # reads on demand
                 self.upstream.stop()
                 await _within(STOP_S, *(task for task in followers if task.get_name() != "retention"))
-                await _end([*pollers, *lines, *followers])
+                await _end([switching, *pollers, *lines, *followers])
 
     def _make_pollers(self) -> dict[str, Poller]:
         stored = self._store.latest_slots()
@@ -308,7 +332,7 @@ class HeadEnd:
 
     def health(self) -> Health:
         """The store speaks for itself; a dead line is no problem of the service, a task of ours that fails is."""
-        return Health(problems=(*self._supervisor.problems, *self.upstream.problems()))
+        return Health(problems=(*self._supervisor.problems, *self.upstream.problems(), *self.switchgear.problems()))
 
     def _plan_of(self, meter: MeterRecord) -> PlanConfig:
         return next(plan for plan in self._config.plans if plan.name == meter.plan)
@@ -414,7 +438,7 @@ async def _serve(
         registry.register(LineCollector(head_end.line_owners))
         registry.register(ListenerCollector(dial_in))
         registry.register(ConcentratorCollector(head_end.parks))
-        for collector in head_end.upstream.collectors():
+        for collector in (*head_end.upstream.collectors(), *head_end.switchgear.collectors()):
             registry.register(collector)
         deps = ApiDeps(
             name=config.name,
@@ -435,6 +459,7 @@ async def _serve(
             *caller_routes(dial_in, store),
             *schemas,
             *head_end.upstream.routes(),
+            *head_end.switchgear.routes(),
         )
         async with serve(create_app(deps, routes=routes), f"{host}:{config.port}") as listening:
             log.info("head-end is running", api=listening.url, lines=len(config.lines), meters=len(config.meters))

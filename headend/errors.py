@@ -12,6 +12,9 @@ HeadendError
 ├── UnknownMeter           no meter of this asset number is served here
 ├── TokenError             a token that cannot be created or revoked as asked
 ├── TooManySubscribers     every place for a waiting reader is taken
+├── AuditError             a record that the audit log does not take (SecretInRecord, UnknownKind)
+├── NoSuchCommand, NotApproved   what is asked of the command room is not there, or waits for a second person
+├── PrepaymentError        accounts and payments, see `headend.prepayment.errors`
 └── ListenError            the HTTP address cannot be listened on
 """
 

@@ -68,6 +68,10 @@ class SecretStore:
         operator = NO_OPERATOR if self._refs.operator is None else self._hex("operator code", self._refs.operator)
         return Authority(Password.from_wire(bytes.fromhex(password)), bytes.fromhex(operator))
 
+    def operator_code(self, reference: str, what: str) -> bytes:
+        """C0..C3 behind a reference. Raises BadSecret."""
+        return bytes.fromhex(self._hex(what, reference))
+
     def resolve(self, reference: str, what: str = "secret") -> str:
         """The text behind a reference, without surrounding blanks. Raises BadSecret."""
         kind, _, name = reference.partition(":")

@@ -4,7 +4,12 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--kills", type=int, default=20, help="how often the running head-end is killed, with destinations 50 times at least (full run: 1000)")
+    parser.addoption(
+        "--kills",
+        type=int,
+        default=20,
+        help="kills of the running head-end, with destinations 50 at least (full run: 1000)",
+    )
     parser.addoption("--mutations", type=int, default=200_000, help="mutated frames fed to the codec")
     parser.addoption(
         "--late-reads", type=int, default=100_000, help="reads on a line with late replies (full run: 1000000)"
@@ -21,8 +26,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--disk-fills", type=int, default=10, help="how often the disk is full under the head-end (full run: 50)"
     )
     parser.addoption(
-        "--commands", type=int, default=4_000, help="schedules of opens, and races with payments (full run: 1000000)"
+        "--commands", type=int, default=20_000, help="schedules of opens, and races with payments (full run: 1000000)"
     )
     parser.addoption(
         "--policy-instants", type=int, default=20_000, help="instants held against the policy (full run: 1000000)"
     )
+    parser.addoption("--prepaid-lives", type=int, default=50, help="lives of prepaid accounts (full run: 2000)")

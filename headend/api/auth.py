@@ -10,17 +10,23 @@ from headend.api.deps import ApiDeps
 from headend.api.problems import problem
 from headend.store.tokens import Role, Token
 
-__all__ = ["PUBLIC", "authenticate", "needs", "require_token"]
+__all__ = ["PUBLIC", "authenticate", "needs", "needs_one_of", "require_token"]
 
 Connection = ASGIConnection[Any, Any, Any, Any]
 
 _ROLES = "headend_roles"
+_ONE_OF = "headend_one_of_roles"
 PUBLIC: dict[str, Any] = {_ROLES: ()}
 
 
 def needs(*roles: Role) -> dict[str, Any]:
     """`opt` of a route that all these roles together may use."""
     return {_ROLES: roles}
+
+
+def needs_one_of(*roles: Role) -> dict[str, Any]:
+    """`opt` of a route that each of these roles may use; what one request may do, the route decides."""
+    return {_ONE_OF: roles}
 
 
 def authenticate(connection: Connection) -> Token:
@@ -44,7 +50,12 @@ async def require_token(connection: Connection, handler: BaseRouteHandler) -> No
     if not wanted:
         return
     token = await asyncio.to_thread(authenticate, connection)
-    if not token.allows(*wanted):
+    if one_of := handler.opt.get(_ONE_OF, ()):
+        if not any(token.allows(role) for role in one_of):
+            roles = ", ".join(sorted(role.value for role in token.roles))
+            needed = " or ".join(role.value for role in one_of)
+            raise problem(403, f"This needs the role {needed}; the token {token.name!r} has {roles}.")
+    elif not token.allows(*wanted):
         roles = ", ".join(sorted(role.value for role in token.roles))
         needed = " and ".join(role.value for role in wanted)
         raise problem(403, f"This needs the role {needed}; the token {token.name!r} has {roles}.")

@@ -1,6 +1,6 @@
 """Facts about meters that people tell: exchanges, and amounts that were doubted and are right."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -24,6 +24,8 @@ KEY_MAX = 100
 TEXT_MAX = 500
 REGISTERS_MAX = 100
 DIGITS_MAX = 20
+# Nothing was metered before, and the days around a moment must have a date of their own.
+EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 _AGAIN = "Correct what the detail names, and send it again with the same idempotency_key."
 
 
@@ -194,6 +196,10 @@ def _obis(text: str) -> str:
 def _aware(name: str, moment: datetime) -> datetime:
     if moment.tzinfo is None:
         raise problem(400, f"{name} must carry a zone, as in 2026-01-31T10:15:00Z, found {moment.isoformat()}.")
+    if not EARLIEST <= moment < LATEST:
+        raise problem(
+            400, f"{name} must lie in the years {EARLIEST.year} to {LATEST.year - 1}, found {moment.isoformat()}."
+        )
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 

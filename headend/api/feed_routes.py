@@ -177,7 +177,9 @@ async def follow(deps: ApiDeps, after: int) -> AsyncIterator[bytes]:
         if stretch.count and stretch.first != after + 1:
             raise _gone(after, deps.store.bounds())
         events = (event for text in stretch.texts for event in text.split(b"\n"))
-        return b"".join(b"id: %d\ndata: %b\n\n" % numbered for numbered in enumerate(events, after + 1)), after + stretch.count
+        return b"".join(
+            b"id: %d\ndata: %b\n\n" % numbered for numbered in enumerate(events, after + 1)
+        ), after + stretch.count
 
     with deps.signal.subscribe() as subscription:
         yield b": headend feed\n\n"

@@ -58,7 +58,7 @@ def interval_routes(view: IntervalView, *, period_of: PeriodOf) -> tuple[HTTPRou
             if moment is not None and moment.tzinfo is None:
                 raise problem(400, f"{name} must carry a zone, as in 2026-01-31T00:00:00Z, found {moment.isoformat()}.")
         if since is not None and until is not None and until <= since:
-            raise problem(400, f"until must be later than since, found {iso_utc(until)} and {iso_utc(since)}.")
+            raise problem(400, f"until must be later than since, found {until.isoformat()} and {since.isoformat()}.")
         try:
             quantity = None if obis is None else channel_of(obis)
         except BadQuantity as error:

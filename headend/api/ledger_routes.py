@@ -21,6 +21,8 @@ from headend.store.tokens import Role
 __all__ = ["ledger_routes"]
 
 LIMIT_MAX = 1000
+NUMBER_MAX = 2**63 - 1  # what databases can be asked for
+YEAR_MIN = 2000
 
 
 class ManifestPage(Struct, frozen=True):
@@ -60,6 +62,8 @@ def ledger_routes(view: LedgerView) -> tuple[HTTPRouteHandler, ...]:
         refuse_unknown(request, "after", "limit")
         if not 1 <= limit <= LIMIT_MAX:
             raise problem(400, f"limit must be 1 to {LIMIT_MAX}, found {limit}.")
+        if not 0 <= after <= NUMBER_MAX:
+            raise problem(400, f"after must be 0 to {NUMBER_MAX}, found {after}.")
         found = list(await asyncio.to_thread(lambda: view.issued(after=after, limit=limit)))
         return ManifestPage(found, found[-1].sequence if found else after)
 
@@ -73,6 +77,8 @@ def ledger_routes(view: LedgerView) -> tuple[HTTPRouteHandler, ...]:
         """The manifest of a local day: what the feed holds of it, how its intervals ended, signed."""
         refuse_unknown(request, "revision", "meter")
         wanted = _day(day)
+        if revision is not None and not 0 <= revision <= NUMBER_MAX:
+            raise problem(400, f"revision must be 0 to {NUMBER_MAX}, found {revision}.")
         found = await asyncio.to_thread(lambda: view.manifest(wanted, revision=revision, meter=meter))
         if found is None:
             which = "" if revision is None else f" in revision {revision}"
@@ -103,6 +109,8 @@ def ledger_routes(view: LedgerView) -> tuple[HTTPRouteHandler, ...]:
         """How much of what was expected of a day has been collected, per line and concentrator, and why the rest was not."""
         refuse_unknown(request, "day")
         wanted = view.yesterday if day is None else _day(day)
+        if wanted.year < YEAR_MIN:
+            raise problem(400, f"nothing was expected before {YEAR_MIN}, found {wanted}.")
         if wanted > view.today:
             raise problem(400, f"{wanted} has not come yet; at the site it is {view.today}.")
         return await asyncio.to_thread(view.collection, wanted)

@@ -8,6 +8,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 from msgspec import Struct
 
+from headend.commands.model import Refusal
 from headend.errors import HeadendError, StoreUnavailable, TooManySubscribers, UnknownMeter
 from headend.quantities import BadQuantity
 
@@ -29,6 +30,8 @@ class Problem(Struct, frozen=True, kw_only=True):
     """type: stable name for programs. detail: what happened here. next_step: what to do about it.
 
     problems, last_sequence: only in the 503 of /healthz; last_sequence is absent when the store cannot be read.
+    refusals, command: of an order: every rule that forbids it, with its version and what would be needed; the command that was made
+    of it, where one was.
     """
 
     type: str
@@ -38,6 +41,8 @@ class Problem(Struct, frozen=True, kw_only=True):
     next_step: str
     problems: list[str] | msgspec.UnsetType = msgspec.UNSET
     last_sequence: int | msgspec.UnsetType = msgspec.UNSET
+    refusals: list[Refusal] | msgspec.UnsetType = msgspec.UNSET
+    command: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class ProblemRaised(Exception):

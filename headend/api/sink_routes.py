@@ -21,6 +21,7 @@ from headend.store.tokens import Role
 __all__ = ["sink_routes"]
 
 PARKED_MAX = 1000  # per answer
+NUMBER_MAX = 2**63 - 1  # what databases can be asked for
 _LISTED = "GET /v1/sinks lists all of them."
 
 
@@ -88,6 +89,8 @@ def sink_routes(deliveries: Deliveries, keeper: RetentionKeeper) -> tuple[HTTPRo
         refuse_unknown(request, "after", "limit")
         if not 1 <= limit <= PARKED_MAX:
             raise problem(400, f"limit must be 1 to {PARKED_MAX}, found {limit}.")
+        if not 0 <= after <= NUMBER_MAX:
+            raise problem(400, f"after must be 0 to {NUMBER_MAX}, found {after}.")
         try:
             found = await deliveries.parked(name, after=after, limit=limit)
         except UnknownSink as error:
@@ -138,6 +141,7 @@ def sink_routes(deliveries: Deliveries, keeper: RetentionKeeper) -> tuple[HTTPRo
         return Count(1)
 
     async def _release(request: Request[Any, Any, Any], name: str, sequence: int | None) -> Count:
+        _check(name, sequence)
         try:
             count = await deliveries.release(name, sequence, by=_who(request))
         except UnknownSink as error:
@@ -145,6 +149,7 @@ def sink_routes(deliveries: Deliveries, keeper: RetentionKeeper) -> tuple[HTTPRo
         return _found(count, name, sequence)
 
     async def _drop(request: Request[Any, Any, Any], name: str, sequence: int | None) -> Count:
+        _check(name, sequence)
         try:
             count = await deliveries.drop(name, sequence, by=_who(request))
         except UnknownSink as error:
@@ -154,14 +159,24 @@ def sink_routes(deliveries: Deliveries, keeper: RetentionKeeper) -> tuple[HTTPRo
     return list_sinks, one_sink, list_parked, release_all, release_one, drop_all, drop_one, forget
 
 
+def _check(name: str, sequence: int | None) -> None:
+    """No event has a number that no database can be asked for."""
+    if sequence is not None and not 0 <= sequence <= NUMBER_MAX:
+        raise _not_parked(name, sequence)
+
+
 def _found(count: int, name: str, sequence: int | None) -> Count:
     if sequence is not None and not count:
-        raise problem(
-            404,
-            f"Event {sequence} is not parked for {name!r}.",
-            next_step=f"GET /v1/sinks/{name}/parked lists those that are.",
-        )
+        raise _not_parked(name, sequence)
     return Count(count)
+
+
+def _not_parked(name: str, sequence: int) -> ProblemRaised:
+    return problem(
+        404,
+        f"Event {sequence} is not parked for {name!r}.",
+        next_step=f"GET /v1/sinks/{name}/parked lists those that are.",
+    )
 
 
 def _unknown(error: UnknownSink) -> ProblemRaised:

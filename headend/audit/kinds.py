@@ -16,6 +16,7 @@ KINDS: dict[str, dict[str, str]] = {
         "checked": "policy allows it; which version",
         "refused": "policy, governor, a person or the meter says no; which rule, which version, what would be needed",
         "approved": "a second person agrees; hash of the exact list",
+        "approval-asked": "somebody asks for a second person; hash of the exact list",
         "approval-void": "the list was changed after it was approved",
         "scheduled": "waits for its time",
         "due": "its time has come",

@@ -5,19 +5,13 @@ from pathlib import Path
 from headend.audit.log import AuditLog
 from headend.audit.witness import WitnessFile
 from headend.clock import Clock
-from headend.config import Config
 from headend.config_audit import AuditSettings
 from headend.errors import ConfigError
 from headend.keys import PublicKey, SigningKey
 from headend.secrets import SecretRefs, SecretStore
 from headend.store.store import Store
 
-__all__ = ["known_keys_of", "log_of", "settings_of", "signing_key_of", "witness_of"]
-
-
-def settings_of(config: Config) -> AuditSettings:
-    found: AuditSettings = getattr(config, "audit", AuditSettings())
-    return found
+__all__ = ["known_keys_of", "log_of", "signing_key_of", "witness_of"]
 
 
 def signing_key_of(settings: AuditSettings, *, base: Path) -> SigningKey | None:

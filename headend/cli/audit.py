@@ -90,7 +90,7 @@ def export(
     That a meter's evidence was given is itself recorded, as the file's last record. Exit code 0: written; 2: usage.
     """
     from headend.audit.evidence import evidence_lines, log_lines, record_export
-    from headend.audit.settings import log_of, settings_of, signing_key_of
+    from headend.audit.settings import log_of, signing_key_of
     from headend.clock import SystemClock
     from headend.config import load_config
     from headend.store.audit import AuditBook
@@ -98,7 +98,7 @@ def export(
     if to is None:
         fail("give the file to write with --to FILE")
     loaded = load_config(config)
-    settings, base = settings_of(loaded), loaded.path.resolve().parent
+    settings, base = loaded.audit, loaded.path.resolve().parent
     signing = signing_key_of(settings, base=base)
     key = None if signing is None else signing.public
     clock = SystemClock()
@@ -155,7 +155,7 @@ def _store(config: "Config") -> Iterator["Store"]:
 
 def _verify_store(path: Path, keys: list["PublicKey"], seen: list["Checkpoint"], *, feed: bool) -> "Verdict":
     from headend.audit.entries import entries_in_store
-    from headend.audit.settings import known_keys_of, settings_of, signing_key_of, witness_of
+    from headend.audit.settings import known_keys_of, signing_key_of, witness_of
     from headend.audit.verify import verify_log
     from headend.audit.witness import checkpoints_in
     from headend.config import load_config
@@ -163,7 +163,7 @@ def _verify_store(path: Path, keys: list["PublicKey"], seen: list["Checkpoint"],
     from headend.store.engine import reading
 
     loaded = load_config(path)
-    settings, base = settings_of(loaded), loaded.path.resolve().parent
+    settings, base = loaded.audit, loaded.path.resolve().parent
     if not keys:
         own = signing_key_of(settings, base=base)
         keys = [*([] if own is None else [own.public]), *known_keys_of(settings, base=base)]

@@ -4,7 +4,22 @@ import logging
 
 import typer
 
-from headend.cli import audit, backup, contract, dtu, explain, feed, read, report, scan, service, sink, token
+from headend.cli import (
+    approvals,
+    audit,
+    backup,
+    contract,
+    dtu,
+    explain,
+    feed,
+    read,
+    relay,
+    report,
+    scan,
+    service,
+    sink,
+    token,
+)
 from headend.cli.output import ExitCode, fail, forgive_encoding
 from headend.errors import HeadendError
 from headend.observability import configure_logs
@@ -31,6 +46,8 @@ token.register(app)
 contract.register(app)
 scan.register(app)
 audit.register(app)
+relay.register(app)
+approvals.register(app)
 
 
 def main() -> None:

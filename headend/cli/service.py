@@ -15,8 +15,10 @@ from rich.table import Table
 
 from headend.budgets import budgets_of
 from headend.cli.output import ExitCode, fail, print_json, print_table, stderr, stdout
+from headend.clock import SystemClock
 from headend.config import Config, load_config
 from headend.errors import ConfigError, HeadendError
+from headend.keys import make_key_files
 from headend.ledger.signing import make_keys
 from headend.observability import configure_logs
 from headend.scheduling.budget import LineBudget
@@ -73,8 +75,12 @@ plan = "residential"
 [ledger]
 signing_key = "file:manifest-key.pem"   # signs the daily manifests; billing gets manifest-key.pub.pem once
 
+[audit]
+signing_key = "file:audit-key.pem"      # signs the audit log; auditors get audit-key.pub.pem once
+
 [control]
 enabled = false                   # a fresh installation cannot switch anything
+# policy = "policy.toml"          # who may be cut off, when, after which warnings; nothing is opened without one
 """
 
 
@@ -87,7 +93,7 @@ def register(app: typer.Typer) -> None:
 def init_command(
     directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to write headend.toml.")] = Path(),
 ) -> None:
-    """Write a commented headend.toml, and the keys that its manifests are signed with."""
+    """Write a commented headend.toml, and the keys that its manifests and its audit log are signed with."""
     path = directory / "headend.toml"
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -95,6 +101,8 @@ def init_command(
             file.write(FIRST_CONFIG)
         with contextlib.suppress(FileExistsError):  # those of a configuration that was removed: billing has them
             make_keys(directory)
+        with contextlib.suppress(FileExistsError):
+            make_key_files(directory, "audit-key")
     except FileExistsError:
         fail(f"{path} exists already and is left as it is; remove it first, or give another directory")
     except OSError as error:
@@ -114,6 +122,7 @@ def check_command(
         budgets = budgets_of(loaded)
         problems = [str(problem) for problem in loaded.problems]
         problems += _key_problems(loaded)
+        problems += _control_problems(loaded)
         problems += [f"line-time budget: {budget.text}" for budget in budgets if not budget.fits]
     except ConfigError as error:
         problems = str(error).splitlines()
@@ -146,6 +155,12 @@ def _key_problems(config: Config) -> list[str]:
     except HeadendError as error:
         return [f"{config.path}: {error}"]
     return []
+
+
+def _control_problems(config: Config) -> list[str]:
+    from headend.switching_check import control_problems
+
+    return [f"{config.path}: {problem}" for problem in control_problems(config, SystemClock().now())]
 
 
 def _print_budgets(budgets: Sequence[LineBudget]) -> None:

@@ -32,7 +32,7 @@ DOUBT_MAX = timedelta(hours=24)  # after it nobody looks any more; a `status` st
 BUTTON_S = (30.0, 900.0)  # the same, at a customer who is to press the button
 REMINDERS = (timedelta(hours=1), timedelta(hours=4), timedelta(hours=12))  # after closing was permitted
 AT_ONCE = 8  # looks under way
-TICK_S = 30.0
+IDLE_S = 3600.0
 
 log = structlog.get_logger(__name__)
 
@@ -97,7 +97,7 @@ class Aftercare:
                 await asyncio.gather(*(self._look(watched) for watched in due[start : start + AT_ONCE]))
             next_due = min((watched.due for watched in self._watched.values()), default=inf)
             try:
-                async with asyncio.timeout(min(TICK_S, max(0.1, next_due - self._clock.monotonic()))):
+                async with asyncio.timeout(min(IDLE_S, max(0.1, next_due - self._clock.monotonic()))):
                     await self._stirred.wait()
             except TimeoutError:
                 continue

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from sqlalchemy import Connection
 
 from headend.clock import Clock
+from headend.commands.approval import same_person
 from headend.commands.events import stop_switch_event
 from headend.commands.gate import Gate
 from headend.commands.intake import HEAD_END, Answer, Circumstances, Intake
@@ -130,7 +131,7 @@ class Desk:
         def approve(page: Page) -> Sequence[Command] | Refusal:
             asked = [page.command(identity) for identity in ids]
             orders = [command.order for command in asked]
-            if any(command.order.requester == approver for command in asked):
+            if any(same_person(command.order.requester, approver) for command in asked):
                 return self._refusal("two-people", f"{approver} has asked for it", "approval by another person")
             if self._gate.list_digest(orders) != digest:
                 return self._refusal(
@@ -164,7 +165,7 @@ class Desk:
 
     async def release(self, ids: Sequence[str], people: tuple[str, str], reason: str) -> Sequence[Answer] | Refusal:
         """Two people let quarantined commands go on. Whether they are two is for the caller's approval to prove, too."""
-        if people[0] == people[1]:
+        if same_person(*people):
             return self._refusal("two-people", f"{people[0]} is one person", "two different people")
 
         def release(page: Page) -> Sequence[Answer]:
@@ -175,7 +176,7 @@ class Desk:
 
     async def delete(self, ids: Sequence[str], people: tuple[str, str], reason: str) -> Sequence[Command] | Refusal:
         """Two people throw quarantined commands away. Raises NotPossible, NoSuchCommand."""
-        if people[0] == people[1]:
+        if same_person(*people):
             return self._refusal("two-people", f"{people[0]} is one person", "two different people")
         note = {"deleted_by": " and ".join(people), "problem": reason}
         actor = " and ".join(people)
@@ -278,7 +279,10 @@ class Desk:
         debt = self.intake.new_debt(page, meter=meter, cause="payment", reference=payment.reference)
         debt = self.intake.owe(page, replace(debt, since=min(payment.paid_at, page.now)))
         wait_s = self._ramp.turn_s(
-            self._gate.feeder(meter), self._clock.monotonic(), is_first=is_first or self._gate.is_first(meter)
+            self._gate.feeder(meter),
+            self._clock.monotonic(),
+            self._gate.spread(),
+            is_first=is_first or self._gate.is_first(meter),
         )
         # None: a close is under way already, and it is this debt's.
         self.intake.try_debt(page, debt, wait_s=wait_s)

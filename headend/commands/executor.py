@@ -28,8 +28,9 @@ from headend.store import commands as rows
 
 __all__ = ["Executor"]
 
-TICK_S = 5.0  # clocks are compared and lines looked at so often; a step of the wall clock is seen before anything else happens
-IDLE_S = 60.0  # the same while there is nothing to do
+TICK_S = 5.0  # lines are looked at so often while one of them is down
+CALM_S = 30.0  # the same, and clocks are compared, while all are up; every last look compares the clocks, too
+IDLE_S = 60.0  # clocks are compared so often while there is nothing to do
 STOP_S = 15.0  # an order on the wire may take its time-outs; its reply is worth waiting for
 LAPSED_PER_PAGE = 100
 FAILED_S = 60.0  # before a command is tried again whose carrying ended by an error of ours
@@ -60,6 +61,7 @@ class Executor:
         self._stirred = asyncio.Event()
         self._is_stopping = False
         self._up: dict[str, bool] = {}
+        self._next_tick = -inf
         self.failures = 0  # carryings that ended by an error of ours, since the start
         self.carrier = Carrier(
             journal,
@@ -114,21 +116,28 @@ class Executor:
     # -------------------------------------------------------------------------------------------- the loop
 
     def _begin_due(self) -> None:
-        for line in self._agenda.lines():
-            if not self._is_up(line):
+        now = self._clock.monotonic()
+        if now >= self._next_tick:
+            are_up = [self._look_at(line) for line in self._agenda.lines()]
+            self._next_tick = now + (CALM_S if all(are_up) else TICK_S)
+        for line in self._agenda.ripe():
+            if not self._up.get(line) and not self._look_at(line):
+                self._next_tick = min(self._next_tick, now + TICK_S)
+                self._agenda.put_off(line, self._next_tick)
                 continue
             for job in self._agenda.due_on(line):
                 stopped = self._stopped_batch(job.command)
                 self._begin(job, self._cancel(job, stopped) if stopped else self.carrier.carry(job))
 
-    def _is_up(self, line: str) -> bool:
-        """A line that has come back is used at once, whatever its commands were waiting for."""
+    def _look_at(self, line: str) -> bool:
+        """Whether it is up. One that has come back is used at once, whatever its commands were waiting for."""
         is_up = self._lines.is_up(line)
         if is_up and not self._up.get(line, True):
             now = self._clock.monotonic()
-            for job in self._agenda:
-                if job.line == line and job.pauses:
+            for job in self._agenda.on_line(line):
+                if job.pauses:
                     job.due, job.pauses = min(job.due, now), 0
+            self._agenda.touch(line)
         self._up[line] = is_up
         return is_up
 
@@ -140,12 +149,10 @@ class Executor:
             await self.carrier.insist(partial(_expire, jobs=lapsed[start : start + LAPSED_PER_PAGE]), "expiring")
 
     async def _pause(self) -> None:
-        due = self._agenda.next_due(lambda line: self._up.get(line, False))
-        tick_s = TICK_S if len(self._agenda) else IDLE_S
-        wait_s = min(tick_s, max(0.0, (inf if due is None else due) - self._clock.monotonic()))
-        # Due already means that no place is free, or that it waits for the wall clock: the next tick looks again.
+        now = self._clock.monotonic()
+        until = min(self._next_tick, self._agenda.next_look()) if len(self._agenda) else now + IDLE_S
         try:
-            async with asyncio.timeout(wait_s or tick_s):
+            async with asyncio.timeout(max(0.0, until - now)):
                 await self._stirred.wait()
         except TimeoutError:
             return
@@ -164,6 +171,7 @@ class Executor:
             log.exception("a command could not be carried out", command=job.command.id)
         finally:
             job.task = None
+            self._agenda.freed(job)
             self._gave_way(job.command)
             self._stirred.set()
 

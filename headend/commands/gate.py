@@ -7,6 +7,7 @@ from typing import Protocol
 from sqlalchemy import Connection
 
 from headend.commands.model import Command, Kind, Order, Refusal
+from headend.commands.obligations import Spread
 
 __all__ = ["Gate"]
 
@@ -25,6 +26,10 @@ class Gate(Protocol):
 
     def feeder(self, meter: str) -> str:
         """Whose re-closings are spread together; "" is one too."""
+        ...
+
+    def spread(self) -> Spread:
+        """How many closes of a feeder go at once, and over how long the others are spread."""
         ...
 
     def is_first(self, meter: str) -> bool:

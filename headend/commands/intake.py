@@ -56,7 +56,7 @@ class Intake:
         self, page: Page, order: Order, *, over: Refusal | None = None, waits_for_approval: bool = False
     ) -> Answer:
         """over: the limit that the order goes over. waits_for_approval: another person must agree before it is planned."""
-        if (known := rows.by_key(page.connection, order.requester, order.idempotency_key)) is not None:
+        if (known := page.by_key(order.requester, order.idempotency_key)) is not None:
             return self._repeat(page, order, *known)
         if impossible := self._impossible(page, order):
             data: dict[str, object] = {"meter": order.meter, "kind": order.kind.value, "rule": impossible.rule}
@@ -213,8 +213,6 @@ class Intake:
                     f"command {other.id} ({other.kind.value}, {other.state.value}) of {new.meter} is under way",
                     f"the end of command {other.id}; it can be cancelled while it is unsent",
                 )
-        if place == 0:
-            page.flush()
         return place, None
 
     @staticmethod

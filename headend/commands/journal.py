@@ -87,6 +87,7 @@ class Page:
         self.stop: StopSwitch | None = None
         self._audit = audit
         self._dirty: set[str] = set()
+        self._new: dict[str, int | None] = {}  # place of commands that are not in the table yet
         self._dirty_debts: set[str] = set()
         self._lines: list[tuple[str, rows.Step]] = []
 
@@ -97,15 +98,26 @@ class Page:
         self._dirty_debts.clear()
         if not self._dirty:
             return
-        rows.save_commands(self.connection, [self.commands[identity] for identity in self._dirty])
+        # Places are given up before new commands take them.
+        changed = [self.commands[identity] for identity in self._dirty if identity not in self._new]
+        rows.save_commands(self.connection, changed)
+        new = [(self.commands[identity], place) for identity, place in self._new.items()]
+        rows.add_commands(self.connection, [(one, place if one.is_active else None) for one, place in new])
         rows.add_steps(self.connection, self._lines)
         self._dirty.clear()
+        self._new.clear()
         self._lines.clear()
 
     def active_of(self, meter: str) -> list[tuple[int, Command]]:
         """Place and command of what is active at this meter, the lower place first."""
         self.flush()
         return rows.active_of(self.connection, meter)
+
+    def by_key(self, requester: str, key: str) -> tuple[Command, str] | None:
+        """The command that this caller made under this key, and the digest of its order."""
+        if self._new:
+            self.flush()
+        return rows.by_key(self.connection, requester, key)
 
     def command(self, identity: str) -> Command:
         """As it stands now. Raises NoSuchCommand."""
@@ -121,7 +133,7 @@ class Page:
 
     def request(self, new: Command, *, place: int | None) -> Command:
         """The first step of a command. place: see the table; None: it ends in this very transaction."""
-        rows.add_command(self.connection, new, place=place)
+        self._new[new.id] = place
         self._took_step(new, "requested", new.order.requester)
         return new
 

@@ -14,17 +14,23 @@ from msgspec.structs import replace
 
 from headend.commands.model import Kind
 
-__all__ = ["ESCALATIONS", "OWED", "Obligation", "Ramp", "next_escalation", "pause_s", "stage_at"]
+__all__ = ["ESCALATIONS", "OWED", "Obligation", "Ramp", "Spread", "next_escalation", "pause_s", "stage_at"]
 
 OWED = timedelta(hours=24)
 ESCALATIONS = (timedelta(hours=1), timedelta(hours=4), timedelta(hours=12), timedelta(hours=20), OWED)
 
 PAUSE_S_FIRST = 5.0  # after the first try that did not end verified
 PAUSE_S_MAX = 900.0  # a meter that stays silent costs its line a try every quarter of an hour
-RAMP_FREE = 5  # closes on one feeder within RAMP_WINDOW_S that no ramp holds up
 RAMP_WINDOW_S = 60.0
 RAMP_STEP_S = 6.0  # between two closes of a ramp: cold loads must not all come back in the same minute
-RAMP_S_MAX = 600.0  # whatever their number, the last goes no later than this
+RAMP_S_MAX = 600.0  # whatever their number and the policy, the last goes no later than this
+
+
+class Spread(Struct, frozen=True):
+    """at_once: closes of one feeder within a minute that wait for nobody. longest_s: the last of the others goes no later."""
+
+    at_once: int = 5
+    longest_s: float = RAMP_S_MAX
 
 
 class Obligation(Struct, frozen=True, kw_only=True):
@@ -92,8 +98,8 @@ def pause_s(tries: int) -> float:
 class Ramp:
     """Spreads the closes of a feeder when many come at once. `now` is monotonic seconds; a restart begins a new ramp.
 
-    The first few go at once. The others get turns in the order in which they come, a step and some seeded jitter apart, the last
-    no later than RAMP_S_MAX from now: with more, the steps get shorter by sharing turns.
+    Those that are few enough go at once. The others get turns in the order in which they come, a step and some seeded jitter apart,
+    the last no later than the spread allows: with more, the steps get shorter by sharing turns.
     """
 
     def __init__(self, random_: random.Random) -> None:
@@ -101,7 +107,7 @@ class Ramp:
         self._recent: dict[str, deque[float]] = {}
         self._last: dict[str, float] = {}
 
-    def turn_s(self, feeder: str, now: float, *, is_first: bool = False) -> float:
+    def turn_s(self, feeder: str, now: float, spread: Spread, *, is_first: bool = False) -> float:
         """How long from now the next close of this feeder shall wait. is_first: a protected customer, who waits for nobody."""
         if is_first:
             return 0.0
@@ -109,13 +115,14 @@ class Ramp:
         while recent and recent[0] <= now - RAMP_WINDOW_S:
             recent.popleft()
         last = self._last.get(feeder, now)
-        if len(recent) < RAMP_FREE and last <= now:
+        if len(recent) < spread.at_once and last <= now:
             recent.append(now)
             return 0.0
+        longest_s = min(spread.longest_s, RAMP_S_MAX)
         turn = max(last, now) + RAMP_STEP_S * (0.5 + self._random.random() / 2)
-        if turn > now + RAMP_S_MAX:
+        if turn > now + longest_s:
             # More than the ramp has steps for: anywhere in it, the order being fair as a whole and not one by one.
-            turn = now + RAMP_S_MAX * self._random.random()
+            turn = now + longest_s * self._random.random()
         else:
             self._last[feeder] = turn
         return turn - now

@@ -16,6 +16,7 @@ from headend.commands.approval import Approval, Purpose, digest_of_list, digest_
 from headend.commands.governor import Fleet, Governor, Limits, OpenFacts, Over, OverLimit
 from headend.commands.governor_clock import GovernorClock
 from headend.commands.model import Command, Kind, Order, Refusal
+from headend.commands.obligations import Spread
 from headend.commands.policy import NO_POLICY, Forecast, Installation, MeterFacts, Policy, examine
 from headend.commands.protections import Protection, Scope
 from headend.commands.roles import Action, Caller
@@ -94,6 +95,13 @@ class Rulebook:
     def feeder(self, meter: str) -> str:
         return _feeder(self.facts_of(meter))
 
+    def spread(self) -> Spread:
+        """One close fewer than what the policy calls many goes at once."""
+        if self.policy is None:
+            return Spread()
+        reconnect = self.policy.data.reconnect
+        return Spread(reconnect.spread_from - 1, reconnect.spread_s)
+
     def is_first(self, meter: str) -> bool:
         facts = self.facts_of(meter)
         return facts.customer_class in self._first_classes or bool(facts.protections)
@@ -169,6 +177,8 @@ class Rulebook:
             outcome = governor.admit(facts, counted, self.fleet)
             if isinstance(outcome, OverLimit) and not (released.get(claim) and governor.limits is not None):
                 answers[-1] = _refusal(outcome)
+                if governor.limits is None:
+                    continue  # nothing waits for two people here: `examine` refuses it, and there is nothing to raise an alarm for
                 overs.append((claim, _over(facts, outcome, position_ms)))
                 continue
             there.add(claim)

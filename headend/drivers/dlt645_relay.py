@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from firmware_contracts.contract import Contract
 from firmware_contracts.errors import UnknownItem
 from headend.clock import Clock
-from headend.commands.model import CapturedRegister, Kind
+from headend.commands.model import CLOSES, CapturedRegister, Kind
 from headend.drivers.dlt645 import Dlt645Driver, refusal
 from headend.drivers.errors import BadReply, NotIdentified, NotOffered, RefusedByMeter
 from headend.drivers.hold import HOLD_S_MAX
@@ -153,7 +153,8 @@ class Dlt645Switch:
         longest_s = max(HOLD_S_MAX, TIMEOUTS_PER_HOLD * self._line.timing.reply_timeout_s)
         async with self._line.hold(lane_of(kind), at_most_s=longest_s) as hold:
             identity = await self._identify(meter, contract, kind)
-            before = await self._witness(meter, contract, kind)
+            # Nothing that a close does is judged by the load before it, and others wait for theirs.
+            before = await self._witness(meter, contract, kind, with_load=kind not in CLOSES)
             register = await self._optional_register(meter, contract, kind)
             until = self._meter_deadline(deadline, await self._offset_s(meter, contract, kind))
             if is_secure:
@@ -182,7 +183,11 @@ class Dlt645Switch:
         return replace(sent, said=_accepted_words(replied.message)) if isinstance(replied.message, RelayReply) else sent
 
     async def look_back(self, meter: MeterRecord, *, kind: Kind = Kind.STATUS) -> Witness:
-        return await self._witness(meter, self._contract(meter), kind)
+        contract = self._contract(meter)
+        if kind not in CLOSES:
+            return await self._witness(meter, contract, kind)
+        async with self._line.hold(Priority.READ_BACK):
+            return await self._witness(meter, contract, kind)
 
     async def register(self, meter: MeterRecord, *, kind: Kind = Kind.STATUS) -> CapturedRegister | None:
         return await self._register(meter, self._contract(meter), kind)
@@ -215,7 +220,7 @@ class Dlt645Switch:
 
     # -------------------------------------------------------------------------------------------- what is
 
-    async def _witness(self, meter: MeterRecord, contract: Contract, kind: Kind) -> Witness:
+    async def _witness(self, meter: MeterRecord, contract: Contract, kind: Kind, *, with_load: bool = True) -> Witness:
         """Silence ends it: NoAnswer. What the meter has not, or refuses, is told among the problems."""
         problems: dict[str, str] = {}
         words = await self._words(meter, contract, lane_of(kind), problems)
@@ -224,8 +229,10 @@ class Dlt645Switch:
             trips = await self._count(meter, contract, _TRIPS, "trips", kind, problems)
         if kind is not Kind.OPEN:
             closes = await self._count(meter, contract, _CLOSES, "closes", kind, problems)
-        current = await self._greatest(meter, contract, _CURRENTS, "current", kind, problems)
-        voltage = await self._greatest(meter, contract, _VOLTAGES, "voltage", kind, problems)
+        current = voltage = None
+        if with_load:
+            current = await self._greatest(meter, contract, _CURRENTS, "current", kind, problems)
+            voltage = await self._greatest(meter, contract, _VOLTAGES, "voltage", kind, problems)
         first = None if words is None else words.first
         third = None if words is None else words.third
         return Witness(

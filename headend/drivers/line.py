@@ -38,7 +38,9 @@ QUEUE_MAX = 1000  # far beyond what a line can serve in an interval; a caller th
 SILENT_IN_A_ROW_MAX = 6  # unanswered requests, to two meters at least, before a tcp connection is taken for dead
 HANG_UP_AGAIN_S = 300.0  # a street without power must not make us reconnect for ever
 RECONNECT_S_FIRST = 1.0
-RECONNECT_S_MAX = 30.0
+RECONNECT_S_MAX = (
+    15.0  # who is owed a supply behind a line that returns has it within a minute, all of them one after the other
+)
 UNMATCHED_KEPT_MAX = 20  # the newest, for the diagnostics
 
 log = structlog.get_logger(__name__)
@@ -50,7 +52,7 @@ _COUNTERS = {Silence.SILENT: "silent", Silence.CORRUPT: "corrupt", Silence.UNMAT
 class Line(asyncio.Protocol):
     """A line and its queue.
 
-    Run `run()` in a task; it connects, reconnects with back-off (1 s doubling to 30 s) and ends when cancelled, failing what is
+    Run `run()` in a task; it connects, reconnects with back-off (1 s doubling to 15 s) and ends when cancelled, failing what is
     queued with LineDown. `exchange` may be called from any task of the same event loop.
     """
 

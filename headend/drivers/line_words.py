@@ -12,8 +12,12 @@ __all__ = ["LineCounters", "LineSession", "Priority"]
 
 
 class Priority(enum.IntEnum):
-    """Who goes first on a line; equal ones go in the order in which they came."""
+    """Who goes first on a line; equal ones go in the order in which they came.
 
+    READ_BACK: of a reconnection, before the next one: otherwise all of a line would be proven when the last of them was sent.
+    """
+
+    READ_BACK = -1
     RECONNECT = 0
     DISCONNECT = 1
     ON_DEMAND = 2

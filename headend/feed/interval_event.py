@@ -35,7 +35,8 @@ def interval_id(interval: Interval) -> str:
 
 def interval_data(interval: Interval, *, is_primary: bool = False) -> IntervalData:
     absent = msgspec.UNSET
-    is_behind = interval.ratio is not None or interval.primary is not None
+    behind = (interval, interval.span) if interval.span is not None else (interval,)
+    is_behind = any(one.ratio is not None or one.primary is not None for one in behind)
     return IntervalData(
         meter=interval.meter,
         obis=interval.obis,
@@ -102,4 +103,6 @@ def _span(span: Span) -> IntervalSpan:
         end=iso_utc(span.end),
         amount=plain(span.amount),
         marks=[mark.value for mark in span.marks] or msgspec.UNSET,
+        ratio=msgspec.UNSET if span.ratio is None else plain(span.ratio),
+        primary=msgspec.UNSET if span.primary is None else plain(span.primary),
     )

@@ -143,6 +143,8 @@ class IntervalSpan(Struct, frozen=True, kw_only=True):
     marks: Annotated[list[Annotated[str, _words(*(mark.value for mark in Mark))]], Meta(min_length=1)] | UnsetType = (
         UNSET
     )
+    ratio: Annotated[Amount, Meta(description="of the transformers, where one is known")] | UnsetType = UNSET
+    primary: Annotated[Amount, Meta(description="what flowed in the customer's line")] | UnsetType = UNSET
 
 
 class IntervalPart(Struct, frozen=True, kw_only=True):
@@ -301,7 +303,9 @@ class RestoredNotice(Struct, frozen=True, kw_only=True, tag_field="kind", tag="r
 
     state: Annotated[str, _words("restored")]
     last_before: Annotated[int, Meta(ge=0, description="sequence of the last event of the backup")]
-    void_through: Annotated[int, Meta(ge=1, description="sequences behind `last_before` up to here are never given again")]
+    void_through: Annotated[
+        int, Meta(ge=1, description="sequences behind `last_before` up to here are never given again")
+    ]
     backup_at: Annotated[Moment, Meta(description="when the backup was taken")]
 
 

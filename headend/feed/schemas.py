@@ -16,6 +16,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from headend.audit.checkpoint import CHECKPOINT_TYPE, Checkpoint
+from headend.commands.events import RELAY_TYPE, RelayData
 from headend.feed.envelope import READ_TYPE
 from headend.feed.interval_event import INTERVAL_TYPE
 from headend.feed.payloads import (
@@ -99,6 +101,20 @@ EVENT_TYPES: tuple[EventType, ...] = (
         subject="the head-end",
         says="something about the head-end itself changed: the store's capacity, what it can keep for a destination, a restore",
         data=ServiceStatusData,
+    ),
+    EventType(
+        name=RELAY_TYPE,
+        version="1.0",
+        subject="the meter, or `stop-switch`",
+        says="a supply switch: a command took a step, a reconnection is owed or done, an alarm was raised; `data.about` names which",
+        data=RelayData,
+    ),
+    EventType(
+        name=CHECKPOINT_TYPE,
+        version="1.0",
+        subject="audit",
+        says="the audit log up to a record, signed, so that a consumer can prove that nothing was cut off or rewritten",
+        data=Checkpoint,
     ),
     EventType(
         name=MANIFEST_TYPE,

@@ -1,7 +1,7 @@
 """A channel's stored reads as boundaries, looked up as they are needed, in the state that they had at some event of the feed."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -15,7 +15,7 @@ from headend.store.intervals import StoredRow
 from headend.store.rows import QUALITY_BITS, epoch_ms, from_epoch_ms
 from protocols.values import Unit
 
-__all__ = ["EVER", "Boundaries", "Fetch", "standing_of_row"]
+__all__ = ["EVER", "Boundaries", "Fetch", "boundaries_in", "standing_of_row"]
 
 EVER = 2**62  # epoch milliseconds, beyond every read
 ROWS_FIRST, ROWS_MAX = 8, 1024  # asked for at once: what is looked for is mostly near
@@ -29,7 +29,7 @@ class Fetch(Protocol):
 
 
 class Boundaries:
-    """hidden: (interval end, revision) of rows that are taken not to be there."""
+    """hidden: (interval end, revision) of rows that are taken not to be there. before: of the period before this one."""
 
     def __init__(
         self,
@@ -38,8 +38,10 @@ class Boundaries:
         *,
         hidden: Collection[tuple[int, int]] = frozenset(),
         facts: Facts = NO_FACTS,
+        before: "Boundaries | None" = None,
     ) -> None:
         self.series = series
+        self._before = before
         self._fetch = fetch
         self._hidden = hidden
         self.facts = facts
@@ -50,6 +52,8 @@ class Boundaries:
         self._has_below = False
         self._head: Standing | None = None
         self._has_head = False
+        self._base: Standing | None = None
+        self._has_base = False
 
     def load(self, low: datetime, high: datetime) -> None:
         """Have these at hand: the others cost a question each."""
@@ -98,13 +102,29 @@ class Boundaries:
             self._has_head = True
         return self._head
 
+    def is_before(self, instant: datetime) -> bool:
+        """Whether another period was told beyond this moment."""
+        return self.series.since is not None and instant < self.series.since
+
+    def base(self) -> Standing | None:
+        """Up to where the periods before this one have told what was counted: their last good read at one of their boundaries."""
+        if not self._has_base and self._before is not None and self.series.since is not None:
+            found = next((one for one in self._before.downwards(epoch_ms(self.series.since)) if one.good), None)
+            is_theirs = found is not None and not self._before.is_before(found.boundary.instant)
+            self._base = found if is_theirs else self._before.base()
+        self._has_base = True
+        return self._base
+
     def interval(self, end: datetime) -> Interval | None:
         """The interval that ends there, in revision 0; None where no read says that its time has come."""
         last = self.at(end)
         if last is None:
             return None
-        first = self.at(slot_before(end, self.series.period_s, self.series.zone))
+        start = slot_before(end, self.series.period_s, self.series.zone)
+        first = None if self.is_before(start) else self.at(start)
         good = first if first is not None and first.good else self.good_before(end)
+        if good is None or self.is_before(good.boundary.instant):
+            good = self.base()
         if good is None:
             head = self.first_good()
             good = head if head is not None and head.boundary.instant < end else None
@@ -187,6 +207,21 @@ class Boundaries:
 
     def _standing(self, row: StoredRow) -> Standing:
         return standing_of_row(row, self.series, self.facts)
+
+
+def boundaries_in(
+    fetch: Fetch,
+    periods: Sequence[Series],
+    *,
+    hidden: Collection[tuple[int, int]] = frozenset(),
+    facts: Facts = NO_FACTS,
+) -> Boundaries:
+    """Those of the last of a channel's periods, oldest first."""
+    found: Boundaries | None = None
+    for series in periods:
+        found = Boundaries(fetch, series, hidden=hidden, facts=facts, before=found)
+    assert found is not None
+    return found
 
 
 def standing_of_row(row: StoredRow, series: Series, facts: Facts = NO_FACTS) -> Standing:

@@ -16,7 +16,8 @@ from sqlalchemy import Connection
 from headend.clock import Clock
 from headend.errors import HeadendError
 from headend.feed.envelope import iso_utc, plain
-from headend.intervals.guard import Rebase, rebase_rows
+from headend.intervals.context import moment_of_read
+from headend.intervals.guard import ACCEPTED, Rebase, rebase_rows
 from headend.intervals.known_facts import ACCEPTANCE, EXCHANGE
 from headend.intervals.teller import PeriodOf, RegisterOf, is_counted
 from headend.model import Event, Item, Quality
@@ -158,7 +159,7 @@ class FactDesk:
             recorded_at=now,
             is_applied=True,
         )
-        rebases = self._rebases(meter, {obis: found.amount}, found.received_at, by="accepted")
+        rebases = self._rebases(meter, {obis: found.amount}, moment_of_read(found), by=ACCEPTED)
 
         def items(connection: Connection) -> list[Item]:
             newest = newest_read(connection, meter, obis, interval_end)

@@ -38,10 +38,11 @@ from headend.ratios import Ratios
 from headend.store.histories import rebase_history
 from protocols.values import Unit
 
-__all__ = ["Guard", "GuardedMeter", "Judgement", "Rebase", "rebase_rows"]
+__all__ = ["ACCEPTED", "Guard", "GuardedMeter", "Judgement", "Rebase", "rebase_rows"]
 
 EVENT_TYPE = "headend.meter-status.v1"
 KIND = "suspicion"
+ACCEPTED = "accepted"
 
 log = structlog.get_logger(__name__)
 
@@ -269,11 +270,12 @@ class Guard:
     def rebasing(self, meter: str, obis: str, amount: Decimal | None, at: datetime, *, by: str) -> Rebase | None:
         """A fact about one channel: a meter exchange with its first reading, or an amount that an operator accepts.
 
-        amount: None where nobody wrote it down. by: "meter-exchange" or "accepted". None: nothing is remembered of the channel.
+        amount: None where nobody wrote it down. by: "meter-exchange" or "accepted". None: nothing is remembered of the channel; or an
+        accepted amount is older than the last good read, and says nothing of where the register stands now.
         Nothing is changed yet: `rebase_rows` in the fact's transaction makes it durable, `apply` after it makes it known.
         """
         history = self.history(meter, obis)
-        if history is None:
+        if history is None or (by == ACCEPTED and second_of(at) < history.at):
             return None
         moved = rebased(history, amount, at)
         told = () if history.suspicion is None else (self._event(meter, obis, "lifted", history.suspicion, by),)

@@ -8,6 +8,7 @@ when they are durable, some hundred at a time.
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from math import inf
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -105,11 +106,14 @@ class IntervalKeeper:
             await self._follow()
 
     async def _follow(self) -> None:
+        clocks_at = -inf  # of a large fleet there is too much to look through at every commit
         while not self._is_stopping:
             self._bell.clear()
+            now = self._clock.monotonic()
             try:
-                await self.catch_up()
+                await self.catch_up(are_clocks_due=now >= clocks_at)
                 self._trouble = ""
+                clocks_at = now + LOOK_S if now >= clocks_at else clocks_at
                 await self._pause(LOOK_S)
                 if not self._is_stopping:
                     await asyncio.sleep(self._gather_s)
@@ -128,11 +132,12 @@ class IntervalKeeper:
         except TimeoutError:
             return
 
-    async def catch_up(self) -> None:
+    async def catch_up(self, *, are_clocks_due: bool = True) -> None:
         """Tell all there is to tell."""
         if not self._has_begun:
             await self.begin()
-        await self._note_clocks()
+        if are_clocks_due:
+            await self._note_clocks()
         while not self._is_stopping and await self.step():
             pass
 
@@ -191,13 +196,17 @@ class IntervalKeeper:
         """Clocks that were set since we looked last."""
         found = await self._execute(self._clocks)
         facts = []
+        changed: dict[str, datetime | None] = {}
         for meter, clock in found.items():
             if clock.corrected_at is None or self._known_clocks.get(meter) == clock.corrected_at:
                 continue
-            self._known_clocks[meter] = clock.corrected_at
+            changed[meter] = clock.corrected_at
             if abs(clock.offset_before_s) > COVERED_TOLERANCE.total_seconds():
                 facts.append(_clock_fact(meter, clock, clock.corrected_at, self._now()))
         await self._note(facts)
+        self._known_clocks |= (
+            changed  # not before it is durable: the clock's own row forgets it with the next correction
+        )
 
     async def _note(self, facts: list[FactRow]) -> None:
         for start in range(0, len(facts), FACTS_AT_ONCE):

@@ -33,13 +33,14 @@ _MOMENT = timedelta(microseconds=1)
 
 
 class Series(Struct, frozen=True, kw_only=True):
-    """A channel as long as its period does not change."""
+    """A channel as long as its period does not change. since: up to here another period was told; None: it is the first."""
 
     meter: str
     obis: str
     period_s: int
     zone: ZoneInfo
     register: Register
+    since: datetime | None = None
 
 
 class Standing(Struct, frozen=True, gc=False):
@@ -122,8 +123,9 @@ def interval_of(
 ) -> Interval:
     """The interval that ends with `last`, in revision 0.
 
-    first: what stands at its start. good: the last good read before `last`, which may be `first`; of a channel that has none at a
-    boundary, its first good read.
+    first: what stands at its start; None where another period was told beyond that. good: the last good read before `last`, which may
+    be `first`, up to which nothing was told that this interval would tell again; of a channel that has none at a boundary, its first
+    good read.
     """
     end = last.boundary.instant
     start = slot_before(end, series.period_s, series.zone)

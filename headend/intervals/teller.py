@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from headend.feed.interval_event import interval_event
-from headend.intervals.boundaries import EVER, Boundaries
+from headend.intervals.boundaries import EVER, Boundaries, boundaries_in
 from headend.intervals.feed_reads import FedRead, reads_in
 from headend.intervals.known_facts import CLOCK, RATIO, KnownFacts
 from headend.intervals.model import Facts, Interval
@@ -131,6 +131,8 @@ class Teller:
             if here.slot is None:
                 good = here if good is None and here.good else good
                 continue
+            if series.since is not None and here.slot < series.since:
+                continue
             if epoch_ms(here.slot) > tail.since:
                 is_next = last is not None and last.slot == slot_before(here.slot, series.period_s, series.zone)
                 told.append(_event(interval_of(series, last if is_next else None, here, good, facts), here, now))
@@ -156,9 +158,10 @@ class Teller:
             before = frozenset(hidden)
             hidden -= {(moment, revision) for moment in cluster for revision in revisions[moment]}
             moments = [from_epoch_ms(moment) for moment in cluster]
-            for series, low, high in series_of_eras(tail.series, eras):
-                was = Boundaries(fetch, series, hidden=before, facts=facts)
-                now_is = Boundaries(fetch, series, hidden=frozenset(hidden), facts=facts)
+            for periods, low, high in series_of_eras(tail.series, eras):
+                series = periods[-1]
+                was = boundaries_in(fetch, periods, hidden=before, facts=facts)
+                now_is = boundaries_in(fetch, periods, hidden=frozenset(hidden), facts=facts)
                 since = slot_before(slot_at(moments[0], series.period_s, self._zone), series.period_s, self._zone)
                 until = moments[-1] + 2 * timedelta(seconds=series.period_s)
                 was.load(since, until)
@@ -227,8 +230,9 @@ class Teller:
             facts = self.facts.of(fact.meter, obis, register.unit), self.facts.with_fact(fact, obis, register.unit)
             fetch = partial(self._book.rows, channel, through=through)
             whole = Series(meter=fact.meter, obis=obis, period_s=0, zone=self._zone, register=register)
-            for series, low, high in series_of_eras(whole, self._eras(channel, step)):
-                was, now_is = (Boundaries(fetch, series, facts=one) for one in facts)
+            for periods, low, high in series_of_eras(whole, self._eras(channel, step)):
+                series = periods[-1]
+                was, now_is = (boundaries_in(fetch, periods, facts=one) for one in facts)
                 first, last = self._reach(fact, now_is)
                 ends = (one.slot for one in now_is.upwards(max(low + 1, first, done + 1), min(high, last)) if one.slot)
                 while some := list(islice(ends, ENDS_AT_ONCE)):
@@ -265,9 +269,9 @@ class Teller:
         """None where no interval is made of this quantity."""
         period_s = self._period_of(key[0])
         tail = self._tails.get(key)
-        if tail is not None and tail.series.period_s == period_s:
+        if tail is not None and period_s in (tail.series.period_s, None):
             return tail
-        if period_s is None or not is_counted(self._register_of(*key, Unit(read.unit))):
+        if not is_counted(self._register_of(*key, Unit(read.unit))):
             return None
         found = self._book.channel(*key)
         # The unit of a channel is that of its first read, whatever this one says.
@@ -275,10 +279,14 @@ class Teller:
         if found is None or register is None or not is_counted(register):
             return None
         channel = found[0]
+        eras = self._eras(channel, step)
+        if period_s is None:  # its last reads, from before it was taken out of the configuration
+            if not eras:
+                return None
+            period_s = eras[-1].period_s
         rows = self._book.rows(channel, low=-EVER, high=EVER, through=after, limit=1, downwards=True)
         newest = rows[0].slot if rows else None
         series = Series(meter=key[0], obis=key[1], period_s=period_s, zone=self._zone, register=register)
-        eras = self._eras(channel, step)
         if not eras or eras[-1].period_s != period_s:
             since = epoch_ms(read.interval_end) - BEFORE_FIRST_MS if newest is None else newest
             if eras and newest is not None:
@@ -286,24 +294,27 @@ class Teller:
                 since = max(newest if told is None else epoch_ms(told), newest, eras[-1].since + 1)
             eras.append(Era(since, period_s))
             step.changes.eras.append((channel, eras[-1]))
-        tail = _Tail(channel, eras[-1].since, series, -EVER if newest is None else newest, None, None)
+        periods = [periods for periods, _, _ in series_of_eras(series, eras)][-1]
+        tail = _Tail(channel, eras[-1].since, periods[-1], -EVER if newest is None else newest, None, None)
         if newest is not None:
-            self._look_back(tail, after)
+            self._look_back(tail, periods, after)
         if len(self._tails) >= TAILS_MAX:
             del self._tails[next(iter(self._tails))]
         self._tails[key] = tail
         return tail
 
-    def _look_back(self, tail: _Tail, after: int) -> None:
+    def _look_back(self, tail: _Tail, periods: Sequence[Series], after: int) -> None:
         series = tail.series
         facts = self.facts.of(series.meter, series.obis, series.register.unit)
-        stored = Boundaries(partial(self._book.rows, tail.channel, through=after), series, facts=facts)
+        stored = boundaries_in(partial(self._book.rows, tail.channel, through=after), periods, facts=facts)
         for one in stored.downwards(EVER):
+            if stored.is_before(one.boundary.instant):
+                break
             tail.last = tail.last or one
             if one.good:
                 tail.good = one
                 return
-        tail.good = stored.first_good()
+        tail.good = stored.base() or stored.first_good()
 
     def _eras(self, channel: int, step: Step) -> list[Era]:
         """Those of this step included."""
@@ -331,11 +342,14 @@ def _event(interval: Interval, last: Standing, now: datetime) -> Event:
     return interval_event(interval, now, is_primary=last.is_primary)
 
 
-def series_of_eras(series: Series, eras: Sequence[Era]) -> Iterator[tuple[Series, int, int]]:
-    """With the ends, epoch milliseconds, between which its intervals end: later than the first, up to the second."""
+def series_of_eras(series: Series, eras: Sequence[Era]) -> Iterator[tuple[list[Series], int, int]]:
+    """Each as the last of its list, behind those before it; with the ends, epoch milliseconds, between which its intervals end: later
+    than the first, up to the second."""
+    found: list[Series] = []
     for place, era in enumerate(eras):
         following = eras[place + 1].since if place + 1 < len(eras) else EVER
-        yield replace(series, period_s=era.period_s), era.since, following
+        found.append(replace(series, period_s=era.period_s, since=from_epoch_ms(era.since) if place else None))
+        yield found[:], era.since, following
 
 
 def _clusters(moments: Sequence[int]) -> Iterator[list[int]]:
@@ -353,6 +367,12 @@ def _touched(boundaries: Boundaries, moments: Iterable[datetime]) -> set[datetim
     series = boundaries.series
     ends: set[datetime] = set()
     for moment in moments:
+        if series.since is not None and moment <= series.since:
+            # It may be from where this period goes on: that is told by its first interval, and by the first that has a read.
+            ends.add(slot_after(slot_at(series.since, series.period_s, series.zone), series.period_s, series.zone))
+            following = boundaries.good_after(series.since)
+            if following is not None and following.slot is not None:
+                ends.add(following.slot)
         slot = boundary_slot(moment, series.period_s, series.zone)
         here = slot or slot_at(moment, series.period_s, series.zone)
         if slot is None and (head := boundaries.first_good()) is not None and head.boundary.instant < moment:

@@ -12,11 +12,11 @@ from msgspec.structs import replace
 
 from headend.feed.interval_event import interval_data
 from headend.feed.payloads import IntervalData
-from headend.intervals.boundaries import EVER, Boundaries
+from headend.intervals.boundaries import EVER, Boundaries, Fetch, boundaries_in
 from headend.intervals.known_facts import KnownFacts
 from headend.intervals.registers import Register
 from headend.intervals.standing import Series, slot_before
-from headend.intervals.teller import RegisterOf, is_counted, series_of_eras
+from headend.intervals.teller import BEFORE_FIRST_MS, RegisterOf, is_counted, series_of_eras
 from headend.store.intervals import IntervalBook
 from headend.store.rows import epoch_ms
 from protocols.values import Unit
@@ -87,8 +87,11 @@ class IntervalView:
     ) -> Iterator[tuple[Place, IntervalData]]:
         fetch = partial(self._book.rows, channel, through=through)
         whole = Series(meter=meter, obis=obis, period_s=0, zone=self._zone, register=register)
-        for series, begins, ends in series_of_eras(whole, self._book.eras(channel)):
-            low, high = max(begins + 1, window[0]), min(ends, window[1])
+        eras = list(series_of_eras(whole, self._book.eras(channel)))
+        kept = _kept_from(fetch, eras[0]) if eras else EVER
+        for periods, begins, ends in eras:
+            series = periods[-1]
+            low, high = max(begins + 1, window[0], kept), min(ends, window[1])
             if low > high:
                 continue
             slots = (one.slot for one in Boundaries(fetch, series).upwards(low, high) if one.slot is not None)
@@ -101,7 +104,7 @@ class IntervalView:
                 boundaries: Boundaries | None = None
                 for end in some:
                     if boundaries is None or boundaries.facts != known[end]:
-                        boundaries = Boundaries(fetch, series, facts=known[end])
+                        boundaries = boundaries_in(fetch, periods, facts=known[end])
                         boundaries.load(slot_before(some[0], series.period_s, self._zone), some[-1])
                     interval = boundaries.interval(end)
                     last = boundaries.at(end)
@@ -109,6 +112,17 @@ class IntervalView:
                         continue
                     interval = replace(interval, revision=told.get(epoch_ms(end), 0))
                     yield Place(end, obis), interval_data(interval, is_primary=last.is_primary)
+
+
+def _kept_from(fetch: Fetch, era: tuple[list[Series], int, int]) -> int:
+    """The first interval end that can still be reckoned: where reads were pruned, what begins before the oldest good one cannot."""
+    periods, since, _ = era
+    oldest = fetch(low=-EVER, high=EVER, limit=1)
+    if not oldest or oldest[0].slot <= since + BEFORE_FIRST_MS:
+        return -EVER
+    good = (one for one in boundaries_in(fetch, periods).upwards(-EVER) if one.good and one.slot is not None)
+    found = next(good, None)
+    return EVER if found is None or found.slot is None else epoch_ms(found.slot) + 1
 
 
 def _first(one: tuple[Place, IntervalData]) -> Place:

@@ -11,8 +11,10 @@ from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
-from sqlalchemy import Connection, Select, func, insert, select, update
+from sqlalchemy import Connection, Select, delete, func, insert, select, update
 
+from headend.prepayment.agenda import touch_account
+from headend.prepayment.database import put_rows
 from headend.prepayment.errors import AccountClosed, BadContact, NotEligible, UnknownAccount
 from headend.prepayment.model import (
     Account,
@@ -26,7 +28,17 @@ from headend.prepayment.model import (
 )
 from headend.prepayment.money import MINOR_DIGITS
 from headend.prepayment.rows import day_number, day_of, epoch_ms, from_epoch_ms
-from headend.prepayment.tables import account_meters, accounts, contacts, customers, holders, premises, tenancies
+from headend.prepayment.tables import (
+    account_meters,
+    account_tariffs,
+    accounts,
+    contacts,
+    customers,
+    holders,
+    positions,
+    premises,
+    tenancies,
+)
 
 __all__ = [
     "Enrolment",
@@ -165,6 +177,7 @@ def confirm(connection: Connection, account: str, opens_on: date) -> Account:
     connection.execute(
         update(account_meters).where(account_meters.c.account == account).values(since=day_number(opens_on))
     )
+    touch_account(connection, account, opens_on)
     return replace(found, state=AccountState.ACTIVE, opened_on=opens_on)
 
 
@@ -288,6 +301,21 @@ def change_tariff(connection: Connection, account: str, tariff: str, *, tariffs:
     found = account_of(connection, account)
     if tariff not in tariffs:
         raise NotEligible(f"tariff {tariff!r}; expected one of {', '.join(sorted(tariffs))}")
+    own = (
+        select(accounts.c.number, accounts.c.opened_on, positions.c.day)
+        .join(positions, positions.c.account == accounts.c.number, isouter=True)
+        .where(accounts.c.id == account)
+    )
+    number, opened, last = connection.execute(own).one()
+    # Days that were charged keep the tariff they were charged by, when they are reckoned again.
+    if last is not None:
+        history = connection.execute(select(account_tariffs).where(account_tariffs.c.account == number)).all()
+        rows = [] if history else [(number, opened, found.tariff)]
+        put_rows(connection, account_tariffs, [*rows, (number, last + 1, tariff)])
+        touch_account(connection, account, day_of(last + 1))
+    else:
+        connection.execute(delete(account_tariffs).where(account_tariffs.c.account == number))
+        touch_account(connection, account, day_of(opened))
     _set(connection, account, tariff=tariff)
     return replace(found, tariff=tariff)
 
@@ -310,6 +338,7 @@ def exchange_meter(
     _end_meter(connection, account, old, day - _DAY)
     row = {"account": account, "meter": new, "since": day_number(day), "until": None}
     connection.execute(insert(account_meters), [row])
+    touch_account(connection, account, day)
 
 
 def close(connection: Connection, account: str, last_day: date) -> Account:

@@ -4,16 +4,22 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Any
 
-from sqlalchemy import Connection, case, func, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 
 from headend.prepayment.errors import KeyReused
 from headend.prepayment.model import Cause, Entry, Posted, customer_book
 from headend.prepayment.rows import day_number, day_of, epoch_ms, from_epoch_ms
 from headend.prepayment.tables import books, entries
+from headend.store.engine import insert_rows
 
 __all__ = ["balance_of", "balances_of", "check_books", "entries_of", "post"]
 
 _AT_ONCE = 500  # per question; databases limit the number of parameters
+_MOVE = (
+    update(books)
+    .where(books.c.id == bindparam("book"))
+    .values(balance_minor=books.c.balance_minor + bindparam("moved"))
+)
 
 
 def post(connection: Connection, wanted: Sequence[Entry]) -> list[Posted]:
@@ -39,7 +45,8 @@ def post(connection: Connection, wanted: Sequence[Entry]) -> list[Posted]:
         changes[row["to_book"]] += entry.amount_minor
         results.append(Posted(number, True))
     if rows:
-        connection.execute(insert(entries), rows)
+        names = entries.columns.keys()
+        insert_rows(connection, entries, [row[name] for row in rows for name in names])
         _move(connection, changes)
     return results
 
@@ -172,10 +179,6 @@ def _refuse_other(key: str, before: dict[str, Any], row: dict[str, Any]) -> None
 
 
 def _move(connection: Connection, changes: dict[int, int]) -> None:
-    moved = [(book, amount) for book, amount in changes.items() if amount]
-    for start in range(0, len(moved), _AT_ONCE):
-        some = dict(moved[start : start + _AT_ONCE])
-        statement = update(books).where(books.c.id.in_(some))
-        connection.execute(
-            statement.values(balance_minor=books.c.balance_minor + case(some, value=books.c.id, else_=0))
-        )
+    moved = [{"book": book, "moved": amount} for book, amount in changes.items() if amount]
+    if moved:
+        connection.execute(_MOVE, moved)

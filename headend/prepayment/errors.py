@@ -7,7 +7,13 @@ HeadendError
     ├── BadPayment         the money cannot be taken as it is told; nothing was booked
     ├── KeyReused          the same key with other content
     ├── NotEligible        these premises or this customer cannot be enrolled
-    └── BadContact         a phone number that is none
+    ├── BadContact         a phone number that is none
+    ├── BadTelling         an amount that a person told, and that cannot be
+    ├── NotSettled         days that must be charged first are not known yet
+    ├── FeedBroken         what the feed gave is not what its contract says
+    ├── FeedUnavailable
+    ├── SwitchboardUnavailable   nothing is known to have happened
+    └── OutboxUnavailable
 """
 
 from headend.errors import HeadendError
@@ -16,9 +22,15 @@ __all__ = [
     "AccountClosed",
     "BadContact",
     "BadPayment",
+    "BadTelling",
+    "FeedBroken",
+    "FeedUnavailable",
     "KeyReused",
     "NotEligible",
+    "NotSettled",
+    "OutboxUnavailable",
     "PrepaymentError",
+    "SwitchboardUnavailable",
     "UnknownAccount",
 ]
 
@@ -55,3 +67,33 @@ class NotEligible(PrepaymentError):
 class BadContact(PrepaymentError):
     def __init__(self, phone: str) -> None:
         super().__init__(f"{phone!r} is no phone number; expected 11 digits such as 13812345678, or + and country code")
+
+
+class FeedBroken(PrepaymentError):
+    """What the feed gave is not what its contract says."""
+
+
+class FeedUnavailable(PrepaymentError):
+    """The feed cannot be read now."""
+
+    retryable = True
+
+
+class SwitchboardUnavailable(PrepaymentError):
+    """The command interface cannot be asked now: nothing is known to have happened."""
+
+    retryable = True
+
+
+class OutboxUnavailable(PrepaymentError):
+    """The head-end does not take our events now."""
+
+    retryable = True
+
+
+class NotSettled(PrepaymentError):
+    """Days that must be charged first are not known yet; says which, and why."""
+
+
+class BadTelling(PrepaymentError):
+    """What a person told cannot be; says what was expected."""

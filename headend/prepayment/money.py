@@ -6,7 +6,7 @@ nobody pays a fen more because he is settled daily.
 """
 
 import enum
-from decimal import ROUND_FLOOR, ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal, localcontext
+from decimal import ROUND_FLOOR, ROUND_HALF_DOWN, ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal, localcontext
 
 from msgspec import Struct
 
@@ -17,7 +17,10 @@ EXACT = 60  # digits: no product of an energy, a price and a tax is ever cut off
 
 
 class Rounding(enum.Enum):
-    """How a fraction of a minor unit is booked. DOWN: towards less to pay; also of what is paid back."""
+    """How a fraction of a minor unit is booked. HALF_UP: a half towards more to pay.
+
+    DOWN: towards less to pay; also of what is paid back.
+    """
 
     HALF_UP = "half-up"
     HALF_EVEN = "half-even"
@@ -44,7 +47,11 @@ def rounded(exact: Decimal, carried: Decimal, rounding: Rounding) -> Rounded:
     with localcontext() as context:
         context.prec = EXACT
         total = exact + carried
-        minor = int(total.to_integral_value(rounding=_MODES[rounding]))
+        mode = _MODES[rounding]
+        if mode is ROUND_HALF_UP and total < 0:
+            # Decimal's rounds away from zero: half a fen carried would come and go with every day on which nothing is used.
+            mode = ROUND_HALF_DOWN
+        minor = int(total.to_integral_value(rounding=mode))
         return Rounded(minor, total - minor)
 
 

@@ -20,6 +20,7 @@ from sqlalchemy import (
 
 __all__ = [
     "account_meters",
+    "account_tariffs",
     "accounts",
     "books",
     "charges",
@@ -28,18 +29,25 @@ __all__ = [
     "debits",
     "entries",
     "feed_cursor",
+    "fenced_payments",
+    "fences",
     "flags",
     "holders",
     "metadata",
+    "meter_days",
+    "move_outs",
     "notices",
+    "off_meters",
     "orders",
     "outbox",
     "payments",
     "points",
     "positions",
     "premises",
+    "statements",
     "tenancies",
-    "usages",
+    "touched",
+    "unsettled",
 ]
 
 metadata = MetaData()
@@ -167,16 +175,37 @@ payments = Table(
     Index("payments_by_day", "channel", "paid_at"),
 )
 
-usages = Table(
-    "usages",
+meter_days = Table(
+    "meter_days",
+    metadata,
+    # The day first: what a day brings is written side by side, not one row in each of a hundred thousand places.
+    Column("day", Integer, primary_key=True, autoincrement=False),  # in which the intervals end
+    Column("meter", Text, primary_key=True),
+    Column("body", LargeBinary, nullable=False),  # headend.prepayment.heard
+    sqlite_with_rowid=False,
+)
+
+touched = Table(
+    "touched",  # accounts that settlement has to look at
+    metadata,
+    Column("account", Integer, ForeignKey("accounts.number"), primary_key=True, autoincrement=False),
+    Column("day", Integer, nullable=False),  # the first that may say something else now
+)
+
+account_tariffs = Table(
+    "account_tariffs",  # of accounts that ever changed theirs
+    metadata,
+    Column("account", Integer, ForeignKey("accounts.number"), primary_key=True, autoincrement=False),
+    Column("since", Integer, primary_key=True, autoincrement=False),
+    Column("tariff", Text, nullable=False),
+)
+
+unsettled = Table(
+    "unsettled",
     metadata,
     Column("account", Integer, ForeignKey("accounts.number"), primary_key=True, autoincrement=False),
     Column("day", Integer, primary_key=True, autoincrement=False),
-    Column("state", SmallInteger, nullable=False),  # 1: settled
-    Column("reason", Text),  # of an unsettled day
-    Column("used", LargeBinary),  # by band, msgpack; of a day that ends a longer stretch, all of it
-    Column("since", Integer),  # first day of that stretch
-    Column("revision", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
     sqlite_with_rowid=False,
 )
 
@@ -184,20 +213,71 @@ positions = Table(
     "positions",
     metadata,
     Column("account", Integer, ForeignKey("accounts.number"), primary_key=True, autoincrement=False),
-    Column("day", Integer, nullable=False),  # the last settled one
+    Column("day", Integer, nullable=False),  # the last charged one
+    Column("carried", Text, nullable=False),  # minor units
+    Column("corrections", Integer, nullable=False),
     Column("position", LargeBinary, nullable=False),
 )
 
 charges = Table(
     "charges",
     metadata,
-    Column("account", Integer, ForeignKey("accounts.number"), primary_key=True, autoincrement=False),
     Column("day", Integer, primary_key=True, autoincrement=False),
-    Column("exact", Text, nullable=False),  # minor units
+    Column("account", Integer, ForeignKey("accounts.number"), primary_key=True, autoincrement=False),
+    Column("since", Integer, nullable=False),  # first day of the stretch that is charged on this one
+    Column("exact", Text, nullable=False),  # minor units, as it is known now
     Column("minor", _Big, nullable=False),  # as booked with the day
-    Column("lines", LargeBinary, nullable=False),
     Column("revision", Integer, nullable=False),
+    Column("is_withdrawn", SmallInteger, nullable=False),
+    Column("body", LargeBinary, nullable=False),  # headend.prepayment.chain
     sqlite_with_rowid=False,
+)
+
+statements = Table(
+    "statements",
+    metadata,
+    Column("account", Integer, ForeignKey("accounts.number"), primary_key=True, autoincrement=False),
+    Column("month", Text, primary_key=True),
+    Column("made_at", _Big, nullable=False),
+    Column("last_entry", _Big, nullable=False),  # of the books when it was made
+    Column("opening_minor", _Big, nullable=False),
+    Column("closing_minor", _Big, nullable=False),
+)
+
+move_outs = Table(
+    "move_outs",
+    metadata,
+    Column("account", Text, ForeignKey("accounts.id"), primary_key=True),
+    Column("last_day", Integer, nullable=False),
+    Column("asked_at", _Big, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("done_at", _Big),
+    Column("remainder_minor", _Big),  # given back; less than nothing is owed
+)
+
+fences = Table(
+    "fences",
+    metadata,
+    Column("account", Text, primary_key=True),
+    Column("number", _Big, nullable=False),  # counts up with every payment that is told
+)
+
+fenced_payments = Table(
+    "fenced_payments",  # told to the command interface, not booked yet
+    metadata,
+    Column("channel", Text, primary_key=True),
+    Column("receipt", Text, primary_key=True),
+    Column("account", Text, nullable=False),
+    Column("fence", _Big, nullable=False),
+    Column("since", _Big, nullable=False),
+    Index("fenced_payments_by_account", "account"),
+)
+
+off_meters = Table(
+    "off_meters",  # whose supply was seen to be off
+    metadata,
+    Column("meter", Text, primary_key=True),
+    Column("since", _Big, nullable=False),
 )
 
 notices = Table(
@@ -221,11 +301,14 @@ debits = Table(
     metadata,
     Column("account", Text, primary_key=True),
     Column("day", Integer, primary_key=True, autoincrement=False),  # once a settlement
+    Column("key", Text, nullable=False),  # of the newest try
     Column("amount_minor", _Big, nullable=False),
     Column("state", Text, nullable=False),
     Column("tries", Integer, nullable=False),
-    Column("next_try_at", _Big),
+    Column("asked_at", _Big, nullable=False),
+    Column("next_try_at", _Big),  # None when it is over
     Column("problem", Text, nullable=False),
+    Index("debits_to_try", "next_try_at"),
 )
 
 points = Table(
@@ -233,8 +316,13 @@ points = Table(
     metadata,
     Column("account", Text, primary_key=True),
     Column("month", Text, primary_key=True),  # at most once a month
+    Column("rule", Text, nullable=False),
     Column("points", Integer, nullable=False),
+    Column("bonus_minor", _Big, nullable=False),
     Column("entry", _Big),
+    Column("channel", Text, nullable=False),  # of the payment that earned them
+    Column("receipt", Text, nullable=False),
+    Column("taken_back", SmallInteger, nullable=False),
 )
 
 flags = Table(

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Engine, bindparam, func, insert, select, upda
 
 from headend.store.audit_tables import audit_breaks, audit_checkpoints, audit_records
 from headend.store.engine import insert_rows, reading
+from headend.store.hot import HotStatement
 
 __all__ = [
     "ROWS_AT_ONCE",
@@ -32,10 +33,9 @@ ROWS_AT_ONCE = 5000  # some megabytes
 
 _record = audit_records.c
 _checkpoint = audit_checkpoints.c
-_TAIL = select(_record.number, _record.hash).order_by(_record.number.desc()).limit(1)
+_TAIL = HotStatement(select(_record.number, _record.hash).order_by(_record.number.desc()).limit(1))
 _ROWS = select(_record.number, _record.meter, _record.meter_number, _record.hash, _record.body)
-# Built once: building it costs more than its answer.
-_METER_COUNT = select(func.max(_record.meter_number)).where(_record.meter == bindparam("of"))
+_METER_COUNT = HotStatement(select(func.max(_record.meter_number)).where(_record.meter == bindparam("of")), "of")
 
 
 class Row(Struct, frozen=True, gc=False):
@@ -48,22 +48,16 @@ class Row(Struct, frozen=True, gc=False):
     body: str
 
 
-_tail_texts: dict[str, str] = {}  # by dialect: it is asked at every append, and building it costs more than its answer
-
-
 def tail(connection: Connection) -> tuple[int, str] | None:
     """Number and hash of the last record; None when there is none."""
-    text = _tail_texts.get(connection.dialect.name)
-    if text is None:
-        text = str(_TAIL.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}))
-        _tail_texts[connection.dialect.name] = text
-    row = connection.exec_driver_sql(text).first()
+    row = _TAIL.first(connection)
     return None if row is None else (row[0], row[1])
 
 
 def meter_count(connection: Connection, meter: str) -> int:
     """How many records the meter has."""
-    return connection.execute(_METER_COUNT, {"of": meter}).scalar() or 0
+    row = _METER_COUNT.first(connection, meter)
+    return 0 if row is None else row[0] or 0
 
 
 def add_records(connection: Connection, values: Sequence[Any]) -> None:

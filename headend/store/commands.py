@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -10,6 +9,7 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, upda
 
 from headend.commands.model import ACTIVE, Command, State, order_digest
 from headend.store.commands_tables import command_journal, command_meters, command_switches, commands
+from headend.store.hot import HotStatement
 from headend.store.rows import epoch_ms, from_epoch_ms
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "StopSwitch",
     "Supply",
     "active_of",
-    "add_command",
+    "add_commands",
     "add_steps",
     "by_key",
     "command",
@@ -38,27 +38,48 @@ __all__ = [
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 _decode = msgspec.json.Decoder(Command).decode
 _TEXTS = msgspec.json.Decoder(dict[str, str]).decode
-_SAVE = update(commands).where(commands.c.id == bindparam("command_id"))
-_SAVE_ENDED = _SAVE.values(place=None)
-_ADD = insert(commands)
-_ADD_STEPS = insert(command_journal)
-# Built once: several are asked for every step of a command, and building them costs more than their answers.
-_BODY = select(commands.c.body).where(commands.c.id == bindparam("command_id"))
-_BY_KEY = select(commands.c.body, commands.c.digest).where(
-    commands.c.requester == bindparam("requester_is"), commands.c.idempotency_key == bindparam("key_is")
+_CHANGING = ("state", "due_at", "is_waiting", "body")
+_save = update(commands).where(commands.c.id == bindparam("command_id"))
+_SAVE = HotStatement(_save, "command_id", *_CHANGING)
+_SAVE_ENDED = HotStatement(_save.values(place=None), "command_id", *_CHANGING)
+_ADD = HotStatement(insert(commands), *commands.columns.keys())
+_ADD_STEP = HotStatement(insert(command_journal), *command_journal.columns.keys())
+_BODY = HotStatement(select(commands.c.body).where(commands.c.id == bindparam("command_id")), "command_id")
+_BY_KEY = HotStatement(
+    select(commands.c.body, commands.c.digest).where(
+        commands.c.requester == bindparam("requester_is"), commands.c.idempotency_key == bindparam("key_is")
+    ),
+    "requester_is",
+    "key_is",
 )
-_ACTIVE_OF = (
+_ACTIVE_OF = HotStatement(
     select(commands.c.place, commands.c.body)
     .where(commands.c.meter == bindparam("meter_is"), commands.c.place.is_not(None))
-    .order_by(commands.c.place)
+    .order_by(commands.c.place),
+    "meter_is",
 )
-_UNCONFIRMED_OF = select(commands.c.body).where(
-    commands.c.meter == bindparam("meter_is"), commands.c.state == State.UNCONFIRMED.value
+_UNCONFIRMED_OF = HotStatement(
+    select(commands.c.body).where(
+        commands.c.meter == bindparam("meter_is"), commands.c.state == State.UNCONFIRMED.value
+    ),
+    "meter_is",
 )
-_SUPPLY = select(command_meters).where(command_meters.c.meter == bindparam("meter_is"))
-_SET_SUPPLY = update(command_meters).where(command_meters.c.meter == bindparam("meter_is"))
-_ADD_SUPPLY = insert(command_meters)
-_STOP = select(command_switches).where(command_switches.c.name == "stop")
+_SUPPLY = HotStatement(select(command_meters).where(command_meters.c.meter == bindparam("meter_is")), "meter_is")
+_SET_SUPPLY = HotStatement(
+    update(command_meters).where(command_meters.c.meter == bindparam("meter_is")),
+    "meter_is",
+    "fence",
+    "supply",
+    "supply_at",
+    "supply_by",
+    "paid_at",
+)
+_ADD_SUPPLY = HotStatement(insert(command_meters), *command_meters.columns.keys())
+_STOP = HotStatement(
+    select(command_switches.c.is_on, command_switches.c.at, command_switches.c.actor, command_switches.c.reason).where(
+        command_switches.c.name == "stop"
+    )
+)
 
 
 class Step(Struct, frozen=True, kw_only=True):
@@ -98,51 +119,56 @@ class StopSwitch(Struct, frozen=True, kw_only=True):
 # -------------------------------------------------------------------------------------------- commands
 
 
-def add_command(connection: Connection, new: Command, *, place: int | None) -> None:
-    order = new.order
-    values = {
-        "id": new.id,
-        "meter": order.meter,
-        "kind": order.kind.value,
-        "requester": order.requester,
-        "idempotency_key": order.idempotency_key,
-        "digest": order_digest(order),
-        "batch": order.batch,
-        "obligation": new.obligation,
-        "created_at": epoch_ms(new.created_at),
-    }
-    connection.execute(_ADD, {**values, **_changing(new), "place": place})
+def add_commands(connection: Connection, new: Sequence[tuple[Command, int | None]]) -> None:
+    """new: each with its place; None: it has ended."""
+    for one, place in new:
+        order = one.order
+        state, due_at, is_waiting, body = _changing(one)
+        _ADD.change(
+            connection,
+            one.id,
+            order.meter,
+            order.kind.value,
+            state,
+            place,
+            order.requester,
+            order.idempotency_key,
+            order_digest(order),
+            order.batch,
+            one.obligation,
+            epoch_ms(one.created_at),
+            due_at,
+            is_waiting,
+            body,
+        )
 
 
 def save_commands(connection: Connection, changed: Sequence[Command]) -> None:
     """The rows as the commands now are. A place ends with its command's activity, and stays while it is active."""
-    active = [one for one in changed if one.state in ACTIVE]
-    ended = [one for one in changed if one.state not in ACTIVE]
     # Places are given up before others are taken.
-    for statement, group in ((_SAVE_ENDED, ended), (_SAVE, active)):
-        if group:
-            connection.execute(statement, [{"command_id": one.id, **_changing(one)} for one in group])
+    _SAVE_ENDED.change_each(connection, [(one.id, *_changing(one)) for one in changed if one.state not in ACTIVE])
+    _SAVE.change_each(connection, [(one.id, *_changing(one)) for one in changed if one.state in ACTIVE])
 
 
 def command(connection: Connection, identity: str) -> Command | None:
-    body = connection.execute(_BODY, {"command_id": identity}).scalar()
-    return None if body is None else _decode(body)
+    row = _BODY.first(connection, identity)
+    return None if row is None else _decode(row[0])
 
 
 def by_key(connection: Connection, requester: str, key: str) -> tuple[Command, str] | None:
     """The command that this caller made under this key, and the digest of its order."""
-    row = connection.execute(_BY_KEY, {"requester_is": requester, "key_is": key}).first()
-    return None if row is None else (_decode(row.body), row.digest)
+    row = _BY_KEY.first(connection, requester, key)
+    return None if row is None else (_decode(row[0]), row[1])
 
 
 def active_of(connection: Connection, meter: str) -> list[tuple[int, Command]]:
     """Place and command of what is active at the meter, the lower place first."""
-    return [(row.place, _decode(row.body)) for row in connection.execute(_ACTIVE_OF, {"meter_is": meter})]
+    return [(place, _decode(body)) for place, body in _ACTIVE_OF.all(connection, meter)]
 
 
 def unconfirmed_of(connection: Connection, meter: str) -> list[Command]:
     """Those of which nobody knows what they have done to this meter."""
-    return [_decode(row.body) for row in connection.execute(_UNCONFIRMED_OF, {"meter_is": meter})]
+    return [_decode(body) for (body,) in _UNCONFIRMED_OF.all(connection, meter)]
 
 
 def commands_in(connection: Connection, states: Iterable[State]) -> list[Command]:
@@ -178,13 +204,9 @@ def count_by_state(connection: Connection) -> dict[tuple[str, str], int]:
     return {(row[0], row[1]): row[2] for row in connection.execute(statement)}
 
 
-def _changing(changed: Command) -> dict[str, Any]:
-    return {
-        "state": changed.state.value,
-        "due_at": epoch_ms(changed.due_at),
-        "is_waiting": int(changed.waiting_for_customer),
-        "body": _encode(changed),
-    }
+def _changing(changed: Command) -> tuple[str, int, int, bytes]:
+    """In the order of _CHANGING."""
+    return changed.state.value, epoch_ms(changed.due_at), int(changed.waiting_for_customer), _encode(changed)
 
 
 # -------------------------------------------------------------------------------------------- journal
@@ -192,21 +214,20 @@ def _changing(changed: Command) -> dict[str, Any]:
 
 def add_steps(connection: Connection, steps: Sequence[tuple[str, Step]]) -> None:
     """steps: each with its command's id."""
-    if not steps:
-        return
     values = [
-        {
-            "command": identity,
-            "number": step.number,
-            "at": epoch_ms(step.at),
-            "event": step.event,
-            "state": step.state.value,
-            "actor": step.actor,
-            "detail": _encode(step.detail),
-        }
+        (
+            identity,
+            step.number,
+            epoch_ms(step.at),
+            step.event,
+            step.state.value,
+            step.actor,
+            _encode(step.detail),
+        )
         for identity, step in steps
     ]
-    connection.execute(_ADD_STEPS, values)
+    if values:
+        _ADD_STEP.change_each(connection, values)
 
 
 def journal_of(connection: Connection, identity: str) -> list[Step]:
@@ -228,42 +249,45 @@ def journal_of(connection: Connection, identity: str) -> list[Step]:
 
 
 def supply_of(connection: Connection, meter: str) -> Supply:
-    row = connection.execute(_SUPPLY, {"meter_is": meter}).first()
-    return Supply(meter=meter) if row is None else _supply(row)
+    row = _SUPPLY.first(connection, meter)
+    return Supply(meter=meter) if row is None else _supply(*row)
 
 
 def supplies(connection: Connection) -> dict[str, Supply]:
-    return {row.meter: _supply(row) for row in connection.execute(select(command_meters))}
+    return {row[0]: _supply(*row) for row in connection.execute(select(command_meters))}
 
 
 def set_supply(connection: Connection, supply: Supply) -> None:
-    values = {
-        "fence": supply.fence,
-        "supply": supply.contact,
-        "supply_at": None if supply.at is None else epoch_ms(supply.at),
-        "supply_by": supply.by,
-        "paid_at": None if supply.paid_at is None else epoch_ms(supply.paid_at),
-    }
-    if not connection.execute(_SET_SUPPLY, {"meter_is": supply.meter, **values}).rowcount:
-        connection.execute(_ADD_SUPPLY, {"meter": supply.meter, **values})
+    values = (
+        supply.meter,
+        supply.fence,
+        supply.contact,
+        None if supply.at is None else epoch_ms(supply.at),
+        supply.by,
+        None if supply.paid_at is None else epoch_ms(supply.paid_at),
+    )
+    if not _SET_SUPPLY.change(connection, *values):
+        _ADD_SUPPLY.change(connection, *values)
 
 
-def _supply(row: Any) -> Supply:
+def _supply(meter: str, fence: int, contact: str, at: int | None, by: str, paid_at: int | None) -> Supply:
+    """In the order of the table's columns."""
     return Supply(
-        meter=row.meter,
-        fence=row.fence,
-        contact=row.supply,
-        at=None if row.supply_at is None else from_epoch_ms(row.supply_at),
-        by=row.supply_by,
-        paid_at=None if row.paid_at is None else from_epoch_ms(row.paid_at),
+        meter=meter,
+        fence=fence,
+        contact=contact,
+        at=None if at is None else from_epoch_ms(at),
+        by=by,
+        paid_at=None if paid_at is None else from_epoch_ms(paid_at),
     )
 
 
 def stop_switch(connection: Connection) -> StopSwitch:
-    row = connection.execute(_STOP).first()
+    row = _STOP.first(connection)
     if row is None:
         return StopSwitch()
-    return StopSwitch(is_on=bool(row.is_on), at=from_epoch_ms(row.at), actor=row.actor, reason=row.reason)
+    is_on, at, actor, reason = row
+    return StopSwitch(is_on=bool(is_on), at=from_epoch_ms(at), actor=actor, reason=reason)
 
 
 def set_stop_switch(connection: Connection, switch: StopSwitch) -> None:

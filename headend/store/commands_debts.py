@@ -1,7 +1,6 @@
 """Rows of payments and of the debts that they make. Every function takes the connection of a transaction that somebody else ends."""
 
 from datetime import datetime
-from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -9,6 +8,7 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 
 from headend.commands.obligations import Obligation
 from headend.store.commands_tables import command_payments, obligations
+from headend.store.hot import HotStatement
 from headend.store.rows import epoch_ms, from_epoch_ms
 
 __all__ = [
@@ -25,12 +25,18 @@ __all__ = [
 _encode = msgspec.json.encode
 _decode = msgspec.json.Decoder(Obligation).decode
 
-_UNDER = select(command_payments).where(command_payments.c.reference == bindparam("reference_is"))
-_ADD_PAYMENT = insert(command_payments)
-_ADD = insert(obligations)
-_SAVE = update(obligations).where(obligations.c.id == bindparam("obligation_id"))
-_BODY = select(obligations.c.body).where(obligations.c.id == bindparam("obligation_id"))
-_OPEN_OF = select(obligations.c.body).where(obligations.c.meter == bindparam("meter_is"), obligations.c.is_open == 1)
+_UNDER = HotStatement(
+    select(command_payments).where(command_payments.c.reference == bindparam("reference_is")), "reference_is"
+)
+_ADD_PAYMENT = HotStatement(insert(command_payments), *command_payments.columns.keys())
+_CHANGING = ("is_open", "since", "due_at", "body")
+_ADD = HotStatement(insert(obligations), "id", "meter", *_CHANGING)
+_SAVE = HotStatement(update(obligations).where(obligations.c.id == bindparam("debt_id")), "debt_id", *_CHANGING)
+_BODY = HotStatement(select(obligations.c.body).where(obligations.c.id == bindparam("debt_id")), "debt_id")
+_OPEN_OF = HotStatement(
+    select(obligations.c.body).where(obligations.c.meter == bindparam("meter_is"), obligations.c.is_open == 1),
+    "meter_is",
+)
 
 
 class StoredPayment(Struct, frozen=True, kw_only=True):
@@ -49,45 +55,55 @@ class StoredPayment(Struct, frozen=True, kw_only=True):
 
 def payments_under(connection: Connection, reference: str) -> list[StoredPayment]:
     """One for each meter that it was for; empty when the reference is new."""
-    rows = connection.execute(_UNDER, {"reference_is": reference})
     return [
         StoredPayment(
-            reference=row.reference,
-            meter=row.meter,
-            digest=row.digest,
-            paid_at=from_epoch_ms(row.paid_at),
-            received_at=from_epoch_ms(row.received_at),
-            amount_minor=row.amount_minor,
-            currency=row.currency,
-            fence=row.fence,
-            obligation=row.obligation,
+            reference=known,
+            meter=meter,
+            digest=digest,
+            paid_at=from_epoch_ms(paid_at),
+            received_at=from_epoch_ms(received_at),
+            amount_minor=amount_minor,
+            currency=currency,
+            fence=fence,
+            obligation=obligation,
         )
-        for row in rows
+        for known, meter, digest, paid_at, received_at, amount_minor, currency, fence, obligation in _UNDER.all(
+            connection, reference
+        )
     ]
 
 
 def add_payment(connection: Connection, payment: StoredPayment) -> None:
-    values = {name: getattr(payment, name) for name in payment.__struct_fields__}
-    values |= {"paid_at": epoch_ms(payment.paid_at), "received_at": epoch_ms(payment.received_at)}
-    connection.execute(_ADD_PAYMENT, values)
+    _ADD_PAYMENT.change(
+        connection,
+        payment.reference,
+        payment.meter,
+        payment.digest,
+        epoch_ms(payment.paid_at),
+        epoch_ms(payment.received_at),
+        payment.amount_minor,
+        payment.currency,
+        payment.fence,
+        payment.obligation,
+    )
 
 
 def add_obligation(connection: Connection, new: Obligation) -> None:
-    connection.execute(_ADD, {"id": new.id, "meter": new.meter, **_changing(new)})
+    _ADD.change(connection, new.id, new.meter, *_changing(new))
 
 
 def save_obligation(connection: Connection, changed: Obligation) -> None:
-    connection.execute(_SAVE, {"obligation_id": changed.id, **_changing(changed)})
+    _SAVE.change(connection, changed.id, *_changing(changed))
 
 
 def obligation(connection: Connection, identity: str) -> Obligation | None:
-    body = connection.execute(_BODY, {"obligation_id": identity}).scalar()
-    return None if body is None else _decode(body)
+    row = _BODY.first(connection, identity)
+    return None if row is None else _decode(row[0])
 
 
 def open_obligation_of(connection: Connection, meter: str) -> Obligation | None:
-    body = connection.execute(_OPEN_OF, {"meter_is": meter}).scalar()
-    return None if body is None else _decode(body)
+    row = _OPEN_OF.first(connection, meter)
+    return None if row is None else _decode(row[0])
 
 
 def open_obligations(connection: Connection) -> list[Obligation]:
@@ -96,10 +112,6 @@ def open_obligations(connection: Connection) -> list[Obligation]:
     return [_decode(row.body) for row in connection.execute(statement)]
 
 
-def _changing(debt: Obligation) -> dict[str, Any]:
-    return {
-        "is_open": 1 if debt.is_open else None,
-        "since": epoch_ms(debt.since),
-        "due_at": epoch_ms(debt.due_at),
-        "body": _encode(debt),
-    }
+def _changing(debt: Obligation) -> tuple[int | None, int, int, bytes]:
+    """In the order of _CHANGING."""
+    return 1 if debt.is_open else None, epoch_ms(debt.since), epoch_ms(debt.due_at), _encode(debt)

@@ -16,6 +16,7 @@ from headend.feed.envelope import encode_event
 from headend.model import Event, Item, JudgedRead, PushedRead, Quality, Read
 from headend.store.engine import insert_rows, writing
 from headend.store.histories import write_histories
+from headend.store.hot import HotStatement
 from headend.store.packing import Channel, ReadPacker, channel_of
 from headend.store.restores import Lift, lift
 from headend.store.rows import epoch_ms
@@ -33,6 +34,7 @@ _Place = tuple[int, int]  # channel, slot
 _Revisions = dict[int, str | None]  # amounts as stored, None of a missing read
 
 LAST = select(feed_batches.c.first + feed_batches.c.count - 1).order_by(feed_batches.c.first.desc()).limit(1)
+_HOT_LAST = HotStatement(LAST)  # it is asked at every commit
 _NEWEST = select(func.max(reads.c.slot)).where(reads.c.channel == channels.c.id).scalar_subquery()
 _CHANNELS = select(channels.c.meter, channels.c.obis, channels.c.id, channels.c.unit, _NEWEST)
 
@@ -74,8 +76,6 @@ class Commits:
         self._source = source
         self._packer = ReadPacker(source)
         self._known: _Known | None = None
-        # As text: it is asked at every commit, and building it costs more than its answer.
-        self._last = str(LAST.compile(engine, compile_kwargs={"literal_binds": True}))
         self._one_at_a_time = threading.Lock()
 
     def commit(self, items: Sequence[Item]) -> list[int | None]:
@@ -109,7 +109,8 @@ class Commits:
 
         It does not after a commit whose outcome was lost with the connection, or when another process wrote.
         """
-        last = connection.exec_driver_sql(self._last).scalar() or 0
+        row = _HOT_LAST.first(connection)
+        last = 0 if row is None else row[0]
         if self._known is None or self._known.last != last:
             known = _Known(last, {}, {}, lift(connection))
             for meter, obis, identity, unit, newest in connection.execute(_CHANNELS):

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, Table, create_engine, event, insert, 
 from sqlalchemy.exc import ArgumentError, DataError, SQLAlchemyError
 
 from headend.errors import ConfigError, ItemRefused, StoreFull, StoreUnavailable
+from headend.store.hot import ask_sqlite
 
 __all__ = ["connect", "insert_rows", "prepared_file", "reading", "writing"]
 
@@ -71,8 +72,10 @@ def reading(engine: Engine, doing: str) -> Iterator[Connection]:
 @contextmanager
 def writing(engine: Engine, doing: str) -> Iterator[Connection]:
     """One transaction: everything durable at the end of the block, or nothing. Raises StoreUnavailable, StoreFull, ItemRefused."""
-    with _translated(engine, doing), engine.execution_options(headend_writes=True).begin() as connection:
-        yield connection
+    with _translated(engine, doing), engine.connect() as connection:
+        connection.execution_options(headend_writes=True)
+        with connection.begin():
+            yield connection
 
 
 def insert_rows(connection: Connection, table: Table, values: Sequence[Any]) -> None:
@@ -86,7 +89,7 @@ def insert_rows(connection: Connection, table: Table, values: Sequence[Any]) -> 
     at = 0
     while at < len(values):
         size = next(size for size in _ROWS_PER_STATEMENT if size * width <= len(values) - at)
-        connection.exec_driver_sql(_insert_text(table.name, width, size), tuple(values[at : at + size * width]))
+        ask_sqlite(connection, _insert_text(table.name, width, size), values[at : at + size * width])
         at += size * width
 
 
@@ -144,4 +147,4 @@ def _prepare_sqlite(engine: Engine, busy_timeout_s: float) -> None:
         # A deferred transaction that turns into a writer midway fails at once when another wrote meanwhile,
         # without the busy timeout; so writers say at the start that they are.
         writes = connection.get_execution_options().get("headend_writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        ask_sqlite(connection, "BEGIN IMMEDIATE" if writes else "BEGIN")

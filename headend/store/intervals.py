@@ -226,16 +226,16 @@ class IntervalBook:
         if changes.eras:
             rows = [{"channel": channel, "since": era.since, "period_s": era.period_s} for channel, era in changes.eras]
             connection.execute(insert(interval_eras), rows)
-        first = [key for key, revision in changes.revisions.items() if revision == 1]
-        if first:
-            connection.execute(
-                insert(interval_revisions), [{"channel": key[0], "slot": key[1], "revision": 1} for key in first]
-            )
+        new = []
         for (channel, slot), revision in changes.revisions.items():
-            if revision > 1:
-                table = interval_revisions.c
-                here = (table.channel == channel) & (table.slot == slot)
-                connection.execute(update(interval_revisions).where(here).values(revision=revision))
+            table = interval_revisions.c
+            here = (table.channel == channel) & (table.slot == slot)
+            move = update(interval_revisions).where(here).values(revision=revision)
+            # The first that is remembered is mostly 1, but not when two came at once, nor after a restore.
+            if revision == 1 or connection.execute(move).rowcount == 0:
+                new.append({"channel": channel, "slot": slot, "revision": revision})
+        if new:
+            connection.execute(insert(interval_revisions), new)
         for identity in changes.applied:
             connection.execute(update(interval_facts).where(_FACT.id == identity).values(is_applied=1))
         if changes.progress is not None:

@@ -57,6 +57,10 @@ class Issued(Struct, frozen=True, kw_only=True):
 
 
 _ISSUED = select(*(ledger_manifests.c[name] for name in Issued.__struct_fields__))
+_OF_DAY = ledger_manifests.alias()
+_FIRST_REVISION = (
+    select(func.min(_OF_DAY.c.revision)).where(_OF_DAY.c.day == ledger_manifests.c.day).correlate(ledger_manifests)
+).scalar_subquery()
 
 
 class LedgerBook:
@@ -196,8 +200,8 @@ class LedgerBook:
     def newest(self, *, first_only: bool = False) -> Issued | None:
         """The one issued last; first_only: of those that were the first of their day."""
         statement = _ISSUED.order_by(ledger_manifests.c.sequence.desc()).limit(1)
-        if first_only:
-            statement = statement.where(ledger_manifests.c.revision == 0)
+        if first_only:  # whose revision is not 0 after a restore
+            statement = statement.where(ledger_manifests.c.revision == _FIRST_REVISION)
         with reading(self._engine, "looking up manifests") as connection:
             row = connection.execute(statement).first()
         return None if row is None else _issued(row)

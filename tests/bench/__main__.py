@@ -26,10 +26,26 @@ from tests.bench.late import measure_late
 from tests.bench.memory import measure_memory
 from tests.bench.modbus import measure_modbus
 from tests.bench.reading import measure_reading
+from tests.bench.reconnect import measure_reconnect
 from tests.bench.replay import measure_replay
+from tests.bench.settlement import measure_settlement
 from tests.bench.wire import measure_wire
 
-MEASUREMENTS = ("decoding", "reading", "modbus", "late", "memory", "wire", "ingest", "replay", "drain")
+MEASUREMENTS = (
+    *(
+        "decoding",
+        "reading",
+        "modbus",
+        "late",
+        "memory",
+        "wire",
+        "ingest",
+        "replay",
+        "drain",
+        "settlement",
+        "reconnect",
+    ),
+)
 
 
 def main() -> None:
@@ -79,6 +95,10 @@ def main() -> None:
                 found[name] = measure_replay(rounds=asked.rounds, note=note)
             elif name == "drain":
                 found[name] = measure_drain(rounds=min(asked.rounds, 3), note=note)
+            elif name == "reconnect":
+                found[name] = measure_reconnect(note=note)
+            elif name == "settlement":
+                found[name] = measure_settlement(note=note)
             else:
                 found[name] = measure_memory(rounds=asked.rounds, meters=asked.meters, note=note)
     machine = _machine()

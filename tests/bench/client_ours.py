@@ -46,7 +46,6 @@ def _configured(folder: Path, port: int, lines: int, meters: int) -> Config:
         store=f"sqlite:///{folder}/headend.db",
         host=HOST,
         port=0,
-        control_enabled=False,
         lines=tuple(
             LineConfig(name=f"line-{line}", url=url, protocol="dlt645", timing=Timing(reply_timeout_s=3.0), retries=1)
             for line in range(lines)

@@ -16,6 +16,7 @@ from tests.bench.prepared import DIS, amount_of, contract, reply_of
 from tests.bench.prepared_modbus import ALL, COUNT, START, TYPICAL, answer_of, is_of, meter, question, request_of
 from tests.bench.reading import measure_reading
 from tests.bench.replay import measure_replay
+from tests.bench.settlement import measure_settlement
 
 
 def assert_positive(figures: list[Figure]) -> None:
@@ -95,3 +96,8 @@ def test_every_way_of_replay_gives_every_event() -> None:
 
 def test_a_backlog_drains_to_every_kind_of_destination() -> None:
     assert_positive(measure_drain(rounds=1, meters=10, slots=20))
+
+
+def test_a_day_of_prepaid_accounts_is_settled_and_the_books_balance() -> None:
+    """That every account was charged, and that the books balance, is checked inside."""
+    assert_positive(measure_settlement(sizes=(1_000,), note=lambda text: None))

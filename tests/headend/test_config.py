@@ -73,7 +73,7 @@ def test_the_documented_example_is_good(tmp_path: Path) -> None:
     assert config.lines[0].timing.baud == 2400
     assert config.plans[0].period_s == 900
     assert config.meters[0].address == "000000000001"
-    assert config.control_enabled is False
+    assert config.control.enabled is False
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,9 @@ from headend.app import COMMIT_LINGER_S
 from headend.clock import SystemClock
 from headend.config import load_config
 from headend.feed.live import FeedSignal
+from headend.guarding import guard_of
 from headend.ledger.signing import make_keys
+from headend.ratios import Ratios
 from headend.store import Store
 from headend.store.store import open_store
 from headend.store.writer import Writer, inline
@@ -273,7 +275,9 @@ async def close_the_day(site: Site) -> Store:
     signal_.advance(store.last_sequence())
     clock = Shifted(timedelta(hours=30))
     async with Writer(store, inline, clock=clock, linger_s=COMMIT_LINGER_S, on_commit=signal_.advance) as writer:
-        upstream = Upstream(config, store, writer, signal=signal_, clock=clock, threads=Threads.all_in(inline))
+        guard = guard_of(config, store, clock=clock, clocks=store.clocks(), ratios=Ratios(config.ratios))
+        threads = Threads.all_in(inline)
+        upstream = Upstream(config, store, writer, guard=guard, signal=signal_, clock=clock, threads=threads)
         tasks = [asyncio.ensure_future(run()) for name, run in upstream.tasks() if name != "retention"]
 
         def is_done() -> bool:

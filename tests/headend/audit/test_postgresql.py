@@ -14,7 +14,7 @@ def test_the_tables_and_questions_can_be_said_in_both_databases() -> None:
     for dialect in (sqlite.dialect(), postgresql.dialect()):  # type: ignore[no-untyped-call]
         for table in (audit_records, audit_checkpoints, audit_breaks):
             assert "CREATE TABLE" in str(CreateTable(table).compile(dialect=dialect))
-        told: list[Any] = [audit._TAIL, audit._ROWS, audit._METER_COUNT]
+        told: list[Any] = [audit._TAIL.statement, audit._ROWS, audit._METER_COUNT.statement]
         for statement in told:
             text = str(statement.compile(dialect=dialect))
             assert not re.search(r"rowid|PRAGMA|INSERT OR", text)

@@ -119,7 +119,7 @@ def check(world: World, seed: int, kill_at: int | None) -> None:
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_killed_at_any_point_nothing_is_sent_twice_or_forgotten(part: int, request: pytest.FixtureRequest) -> None:
-    full = request.config.getoption("--commands") >= 20_000
+    full = request.config.getoption("--commands") >= 100_000
     points = tell(part, None)
     assert points > 60
     for kill_at in range(1 + part, points, PARTS if full else EVERY * PARTS):

@@ -11,10 +11,10 @@ from headend.commands.alarms import Sight, alarms_of, changes
 from headend.commands.obligations import (
     ESCALATIONS,
     PAUSE_S_MAX,
-    RAMP_FREE,
     RAMP_S_MAX,
     Obligation,
     Ramp,
+    Spread,
     escalated,
     next_escalation,
     pause_s,
@@ -54,20 +54,28 @@ def test_pauses_double_up_to_a_quarter_of_an_hour() -> None:
     assert pause_s(10_000) == PAUSE_S_MAX
 
 
-@pytest.mark.parametrize("count", [RAMP_FREE, 100, 5000])
+@pytest.mark.parametrize("count", [5, 100, 5000])
 def test_a_ramp_lets_a_few_go_at_once_and_the_last_within_ten_minutes(count: int) -> None:
-    ramp = Ramp(random.Random(1))
-    waits = [ramp.turn_s("feeder", 1000.0) for _ in range(count)]
-    assert waits[:RAMP_FREE] == [0.0] * RAMP_FREE
+    ramp, spread = Ramp(random.Random(1)), Spread()
+    waits = [ramp.turn_s("feeder", 1000.0, spread) for _ in range(count)]
+    assert waits[: spread.at_once] == [0.0] * spread.at_once
     assert max(waits) <= RAMP_S_MAX
     if count == 100:
         assert waits == sorted(waits)
     if count == 5000:
         per_minute = [sum(60 * minute <= wait < 60 * minute + 60 for wait in waits) for minute in range(10)]
         assert max(per_minute) < 2 * min(per_minute)
-    assert ramp.turn_s("feeder", 1000.0, is_first=True) == 0.0
-    assert ramp.turn_s("another", 1000.0) == 0.0
-    assert ramp.turn_s("feeder", 3000.0) == 0.0
+    assert ramp.turn_s("feeder", 1000.0, spread, is_first=True) == 0.0
+    assert ramp.turn_s("another", 1000.0, spread) == 0.0
+    assert ramp.turn_s("feeder", 3000.0, spread) == 0.0
+
+
+def test_a_ramp_goes_by_the_policy_and_never_beyond_ten_minutes() -> None:
+    for spread in (Spread(19, 120.0), Spread(0, 0.0), Spread(3, 99_999.0)):
+        ramp = Ramp(random.Random(1))
+        waits = [ramp.turn_s("feeder", 1000.0, spread) for _ in range(500)]
+        assert sum(wait == 0.0 for wait in waits) >= spread.at_once
+        assert max(waits) <= min(spread.longest_s, RAMP_S_MAX)
 
 
 def a_witness(contact: str, current: str = "0") -> Witness:

@@ -27,7 +27,7 @@ from headend.commands.executor import Executor
 from headend.commands.intake import Circumstances
 from headend.commands.journal import Journal
 from headend.commands.model import BalanceProof, CapturedRegister, Command, Kind, Order, Refusal
-from headend.commands.obligations import Obligation
+from headend.commands.obligations import Obligation, Spread
 from headend.commands.trust import ClockTrust
 from headend.drivers.errors import DriverError, LineDown, MeterSwapped
 from headend.drivers.relay import (
@@ -137,6 +137,9 @@ class OpenGate:
 
     def feeder(self, meter: str) -> str:
         return self.feeder_of(meter)
+
+    def spread(self) -> Spread:
+        return Spread()
 
     def is_first(self, meter: str) -> bool:
         return meter in self.first

@@ -22,7 +22,9 @@ from headend.intervals.standing import slot_after
 from headend.intervals.view import IntervalView
 from headend.model import MeterClock, PushedRead, Quality, Read
 from headend.ratios import RatioFact
-from headend.store import Writer
+from headend.store import Store, Writer
+from headend.store.backup import back_up, restore
+from headend.store.cursors_retention import Retention
 from headend.store.writer import inline
 from tests.headend.intervals.test_days import change_days, zones
 from tests.headend.intervals.told_support import (
@@ -34,7 +36,7 @@ from tests.headend.intervals.told_support import (
     scratch,
     without_revision,
 )
-from tests.headend.support import IMPORT, PERIOD, START, VOLTAGE, a_read, an_event
+from tests.headend.support import IMPORT, PERIOD, START, VOLTAGE, a_read, an_event, store_url
 
 T = TypeVar("T")
 CENT = Decimal("0.01")
@@ -170,6 +172,67 @@ async def test_a_changed_period_begins_where_the_other_ended(site: Site) -> None
     assert [(one["period_s"], one["amount"]) for one in site.newest()][-1] == (900, "1.00")
 
 
+async def test_a_period_that_changes_within_an_interval_tells_no_quarter_hour_twice(site: Site) -> None:
+    site.put(*(a_read("M1", slot, f"{slot}.00") for slot in range(6)))
+    await site.tell()
+    site.period_s = 3600
+    site.new_keeper()
+    site.put(a_read("M1", 8, "8.00"), a_read("M1", 12, "12.00"))
+    await site.tell()
+    first, second = site.newest()[-2:]
+    assert (first["amount"], first["reason"]) == (None, "partial")
+    assert first["span"]["start"] == "2026-01-31T17:15:00Z"
+    assert (first["span"]["amount"], second["amount"]) == ("3.00", "4.00")
+    assert together(site.newest()) == Decimal("12.00")
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_whenever_the_period_changes_all_intervals_together_are_what_the_register_counted(
+    tmp_path: Path, seed: int
+) -> None:
+    """Goal: sums across periods, with reads that are missing, doubted, corrected and filled later, and keepers that start anew."""
+    chance = random.Random(seed)
+    site = Site(tmp_path)
+    moment, amount = START, Decimal(100)
+    open_: list[tuple[datetime, Decimal]] = []
+    for _ in range(5):
+        site.period_s = chance.choice((900, 1800, 2700, 3600))
+        site.new_keeper()
+        for _ in range(chance.randint(0, 7)):
+            moment = slot_after(moment, site.period_s, site.zone)
+            amount += chance.randint(1, 9)
+            fate = chance.random()
+            if fate < 0.2:
+                site.put(read(moment, None))
+            elif fate < 0.3:
+                site.put(read(moment, amount + 1000, quality=SUSPECT))
+            elif fate > 0.35:
+                site.put(read(moment, amount))
+            if fate < 0.3:
+                open_.append((moment, amount))
+            if chance.random() < 0.5:
+                await site.tell()
+            if open_ and chance.random() < 0.3:
+                site.put(read(*open_.pop(chance.randrange(len(open_))), revision=1))
+    for place in chance.sample(open_, len(open_) * 2 // 3):
+        site.put(read(*place, revision=1))
+        if chance.random() < 0.5:
+            await site.tell()
+    await site.tell()
+    newest = {one.interval_end: one for one in sorted(site.store.reads("M1", IMPORT), key=lambda one: one.revision)}
+    good = [one.amount for _, one in sorted(newest.items()) if one.amount and Quality.SUSPECT not in one.quality]
+    assert together(site.newest()) == good[-1] - good[0]
+    view = IntervalView(site.book, zone=site.zone, register_of=register_of)
+    page, _ = view.page("M1", obis=None, since=None, until=None, after=None, limit=5000)
+    shown = [json.loads(msgspec.json.encode(one)) for one in page]
+    assert sorted(shown, key=_place) == sorted(site.newest(), key=_place)
+    site.close()
+
+
+def _place(data: dict[str, Any]) -> tuple[str, int]:
+    return data["end"], data["period_s"]
+
+
 async def test_an_exchange_that_is_recorded_late_revises_the_interval_it_lies_in(site: Site) -> None:
     site.put(*(a_read("M1", slot, f"{50000 + slot}.00") for slot in range(3)))
     site.put(*(a_read("M1", slot, f"{slot}.00") for slot in range(3, 6)))
@@ -215,6 +278,129 @@ async def test_a_clock_that_is_set_marks_the_interval_of_its_labels(site: Site) 
     assert found[2]["covered"] == ["2026-01-31T16:12:50Z", "2026-01-31T16:30:00Z"]
     assert "covered" in found[1]
     assert [one["revision"] for one in found] == [0, 1, 1, 0]
+
+
+async def test_a_clock_that_is_set_while_the_store_fails_is_noted_when_it_works_again(site: Site) -> None:
+    for slot in range(4):
+        site.put(read(START + slot * PERIOD, f"{slot}.00", labelled=True))
+    await site.tell()
+    site.clocks["M1"] = MeterClock(
+        measured_at=START, offset_s=0.1, uncertainty_s=0.5, corrected_at=START + 1.5 * PERIOD, offset_before_s=130.0
+    )
+    with site.store.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TRIGGER full BEFORE INSERT ON interval_facts BEGIN SELECT RAISE(ABORT, 'full'); END"
+        )
+    with pytest.raises(StoreUnavailable):
+        await site.tell()
+    with site.store.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TRIGGER full")
+    await site.tell()
+    assert site.newest()[2]["marks"] == ["clock-corrected"]
+
+
+async def test_clocks_of_a_fleet_are_not_looked_through_at_every_commit(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    looks: list[int] = []
+    signal = FeedSignal()
+
+    def clocks() -> dict[str, MeterClock]:
+        looks.append(1)
+        return {}
+
+    async with Writer(site.store, inline, clock=site.clock, on_commit=signal.advance) as writer:
+        keeper = IntervalKeeper(
+            site.book,
+            writer,
+            zone=site.zone,
+            register_of=register_of,
+            period_of=lambda meter: 900,
+            ratios=(),
+            clocks=clocks,
+            clock=site.clock,
+            execute=inline,
+            signal=signal,
+            gather_s=0.0,
+        )
+        running = asyncio.create_task(keeper.run())
+        with signal.subscribe() as place:
+            for slot in range(5):
+                await writer.submit(a_read("M1", slot, f"{slot}.00"))
+                await place.wait(after=2 * slot + 1, timeout_s=20)
+            keeper.stop()
+            await running
+    assert len(looks) == 1
+    assert amounts(site.newest()) == [None, "1.00", "1.00", "1.00", "1.00"]
+    site.close()
+
+
+async def test_two_facts_that_are_taken_in_at_once_make_two_revisions_and_a_third_has_its_own(site: Site) -> None:
+    site.put(*(read(START + slot * PERIOD, f"{10 + slot}.00") for slot in range(5)))
+    await site.tell()
+    for place, final in enumerate(("12.50", "12.60")):
+        at = START + 2 * PERIOD + timedelta(minutes=5 * (place + 1))
+        site.note(exchange("M1", at, {IMPORT: {"final": final, "first": "12.00"}}))
+    await site.tell()
+    assert site.newest()[3]["revision"] == 2
+    site.put(read(START + 3 * PERIOD, "13.10", revision=1))
+    await site.tell()
+    assert site.newest()[3]["revision"] == 3
+
+
+async def test_corrections_after_a_restore_have_revisions_of_their_own(tmp_path: Path) -> None:
+    """Also those of an interval that was told for the first time after it; a consumer drops what has an id that it knows."""
+    site = Site(tmp_path)
+    site.put(*(read(START + slot * PERIOD, f"{slot}.00") for slot in range(4)))
+    await site.tell()
+    site.close()
+    backup, now = tmp_path / "headend.backup", START + 4 * PERIOD
+    back_up(store_url(tmp_path), backup, now)
+    restored = restore(store_url(tmp_path), backup, "luoyang-west", now)
+    site = Site(tmp_path, store=Store(store_url(tmp_path), "luoyang-west"))
+    for revision, amount in enumerate((None, "4.00", "4.50", "4.20")):
+        site.put(read(START + 4 * PERIOD, amount, revision=revision))
+        await site.tell()
+    lines = site.store.events_after(restored.first_sequence - 1, 100)
+    told = [event for event in map(json.loads, lines) if event["type"] == "headend.interval.v1"]
+    assert [event["data"]["amount"] for event in told] == [None, "1.00", "1.50", "1.20"]
+    revisions = [event["data"]["revision"] for event in told]
+    assert revisions == list(range(revisions[0], revisions[0] + 4))
+    assert len({event["id"] for event in told}) == 4
+    view = IntervalView(site.book, zone=site.zone, register_of=register_of)
+    page, _ = view.page("M1", obis=None, since=None, until=None, after=None, limit=100)
+    assert (page[-1].amount, page[-1].revision) == ("1.20", revisions[-1])
+    site.close()
+
+
+async def test_where_reads_were_pruned_nothing_else_is_said_than_the_feed_said(site: Site) -> None:
+    amounts_of = ("0.00", "1.00", "2.00", None, "4.00", "5.00")
+    site.put(*(a_read("M1", slot, amount) for slot, amount in enumerate(amounts_of)))
+    await site.tell()
+
+    def shown() -> list[dict[str, Any]]:
+        view = IntervalView(site.book, zone=site.zone, register_of=register_of)
+        page, _ = view.page("M1", obis=None, since=None, until=None, after=None, limit=100)
+        return [json.loads(msgspec.json.encode(one)) for one in page]
+
+    assert shown() == site.newest()
+    for kept, told in ((2, 3), (3, 1), (5, 0)):
+        Retention(site.store.engine).prune_reads(1, 1_000_000, START + kept * PERIOD)
+        assert shown() == site.newest()[6 - told :]
+
+
+async def test_the_last_reads_of_a_meter_that_is_taken_out_of_the_configuration_make_their_intervals(
+    site: Site,
+) -> None:
+    """The service was stopped before it had told them."""
+    site.put(*(a_read("M1", slot, f"{slot}.00") for slot in range(3)))
+    await site.tell()
+    site.put(a_read("M1", 3, "3.50"))
+    site.is_configured = False
+    site.new_keeper()
+    site.put(a_read("M2", 3, "3.50"))  # whom nobody ever knew
+    await site.tell()
+    assert amounts(site.newest()) == [None, "1.00", "1.00", "1.50"]
+    assert site.newest("M2") == []
 
 
 async def test_another_event_between_reads_moves_no_cursor_by_itself(site: Site) -> None:

@@ -74,13 +74,17 @@ def exchange(meter: str, at: datetime, registers: dict[str, dict[str, str]]) -> 
 
 
 class Site:
-    """Everything inline. period_s, ratios, clocks: may be changed between keepers."""
+    """Everything inline. period_s, is_configured, ratios, clocks: may be changed between keepers.
 
-    def __init__(self, folder: Path, *, zone: ZoneInfo = ZONE, period_s: int = 900) -> None:
-        self.store: Store = new_store(folder)
+    store: one that is there; None makes a new one.
+    """
+
+    def __init__(self, folder: Path, *, zone: ZoneInfo = ZONE, period_s: int = 900, store: Store | None = None) -> None:
+        self.store: Store = new_store(folder) if store is None else store
         self.clock = StillClock(START)
         self.zone = zone
         self.period_s = period_s
+        self.is_configured = True
         self.ratios: list[RatioFact] = []
         self.clocks: dict[str, MeterClock] = {}
         self.writer = Writer(self.store, inline, clock=self.clock)
@@ -94,7 +98,7 @@ class Site:
             writer or self.writer,
             zone=self.zone,
             register_of=register_of,
-            period_of=lambda meter: self.period_s,
+            period_of=lambda meter: self.period_s if self.is_configured else None,
             ratios=self.ratios,
             clocks=lambda: self.clocks,
             clock=self.clock,

@@ -98,8 +98,10 @@ class Site:
         key: SigningKey | None = None,
         zone: ZoneInfo = ZONE,
         now: datetime = MIDNIGHT,
+        store: Store | None = None,
     ) -> None:
-        self.store: Store = new_store(folder)
+        """store: that of a site before, opened again; None makes a new one."""
+        self.store: Store = new_store(folder) if store is None else store
         self.book = LedgerBook(self.store.engine)
         self.clock = MovingClock(now)
         self.key = key

@@ -13,12 +13,13 @@ from headend.ledger.keeper import DAYS_MISSED_MAX, LedgerKeeper
 from headend.ledger.manifest import signed_bytes
 from headend.ledger.signing import SigningKey
 from headend.model import Quality
-from headend.store import Writer
+from headend.store import Store, Writer
+from headend.store.backup import back_up, restore
 from headend.store.ledger import LedgerBook
 from headend.store.writer import inline
 from simulators.virtual_time import VirtualClock, run
 from tests.headend.ledger.support import CLOSING, DAY, MIDNIGHT, SOURCE, ZONE, Site, duty, read, slots, status
-from tests.headend.support import new_store
+from tests.headend.support import new_store, store_url
 
 FIRST, SECOND, THIRD = "2026-02-01", "2026-02-02", "2026-02-03"
 METERS = ("M1", "M2", "M3")
@@ -107,6 +108,28 @@ async def test_an_open_interval_becomes_final_when_nobody_looks_for_it_any_more(
         ]
         assert site.book.latest()[FIRST].revision == 0
         assert site.book.latest()[SECOND].is_final
+
+
+async def test_after_a_restore_days_that_changed_are_closed_anew_as_before(tmp_path: Path) -> None:
+    """The first manifests of days after a restore have no revision 0."""
+    async with Site(tmp_path, DUTIES[:1]).running() as site:
+        await put_day(site, meters=("M1",))
+        await site.close_at(MIDNIGHT + DAY + CLOSING)
+    now, backup = MIDNIGHT + DAY + timedelta(hours=6), tmp_path / "headend.backup"
+    back_up(store_url(tmp_path), backup, now)
+    restore(store_url(tmp_path), backup, "luoyang-west", now)
+    store = Store(store_url(tmp_path), "luoyang-west")
+    async with Site(tmp_path, DUTIES[:1], now=now, store=store).running() as site:
+        await site.put([read("M1", slots(1)[0], None, reason="silent")])
+        assert await site.close_at(MIDNIGHT + 2 * DAY + CLOSING) == 1
+        filled = (Quality.MEASURED, Quality.BACK_FILLED)
+        await site.put(read("M1", end, "5.00", revision=1, quality=filled) for end in slots(1))
+        assert await site.close_at(MIDNIGHT + 3 * DAY + CLOSING) == 2
+        second, _, again = site.book.issued()[-3:]
+        assert (second.day, again.day, again.revision) == (SECOND, SECOND, second.revision + 1)
+        assert second.revision > 0
+        assert (second.is_final, again.is_final) == (False, True)
+        assert site.entries(SECOND)["M1"]["states"] == {"back-filled": 12}
 
 
 async def test_days_that_were_missed_are_closed_in_order_and_not_without_end(tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""Events about accounts, `headend.account.v1`: numbered, written down in the transaction of what they tell, handed over afterwards."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import msgspec
+from sqlalchemy import Connection, delete, func, insert, select
+
+from headend.feed.envelope import iso_utc
+from headend.prepayment.database import Database
+from headend.prepayment.ports import Outbox
+from headend.prepayment.rows import epoch_ms, from_epoch_ms
+from headend.prepayment.supply_tables import supply_cursors
+from headend.prepayment.tables import outbox
+
+__all__ = ["ACCOUNT_TYPE", "hand_over", "tell"]
+
+ACCOUNT_TYPE = "headend.account.v1"
+_AT_ONCE = 200
+_HANDED = 1  # row of supply_cursors
+
+
+def tell(connection: Connection, about: str, account: str, now: datetime, data: Mapping[str, object]) -> int:
+    """Gives the event's number. data: what JSON can hold."""
+    number = (connection.execute(select(func.max(outbox.c.number))).scalar() or 0) + 1
+    body = {"about": about, "account": account, "at": iso_utc(now), **data}
+    row = {
+        "number": number,
+        "type": ACCOUNT_TYPE,
+        "subject": account,
+        "at": epoch_ms(now),
+        "data": msgspec.json.encode(body),
+    }
+    connection.execute(insert(outbox), [row])
+    return number
+
+
+def hand_over(database: Database, port: Outbox) -> int:
+    """Offers what waits, oldest first; forgets what was taken, all but the newest, which keeps the count. Raises OutboxUnavailable."""
+    with database.reading("looking for events") as connection:
+        handed = connection.execute(select(supply_cursors.c.number).where(supply_cursors.c.id == _HANDED)).scalar()
+        waiting = select(outbox).where(outbox.c.number > (handed or 0)).order_by(outbox.c.number).limit(_AT_ONCE)
+        rows = connection.execute(waiting).all()
+    for row in rows:
+        port.offer(row.number, row.type, row.subject, from_epoch_ms(row.at), bytes(row.data))
+    if rows:
+        last = rows[-1].number
+        with database.writing("noting events as handed over") as connection:
+            connection.execute(delete(outbox).where(outbox.c.number < last))
+            connection.execute(delete(supply_cursors).where(supply_cursors.c.id == _HANDED))
+            connection.execute(insert(supply_cursors), [{"id": _HANDED, "number": last}])
+    return len(rows)

@@ -1,0 +1,69 @@
+"""Which accounts settlement must look at, and from which local day on. Every function works inside its caller's transaction."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+
+from sqlalchemy import Connection, delete, func, or_, select
+
+from headend.prepayment.database import AT_ONCE, put_rows
+from headend.prepayment.rows import day_number
+from headend.prepayment.tables import account_meters, accounts, touched
+
+__all__ = ["count_due", "done", "due_after", "touch", "touch_account", "touch_meters"]
+
+
+def touch_account(connection: Connection, account: str, since: date) -> None:
+    """Something that is not in the feed changed what that day and later ones cost, such as whose meter it was."""
+    number = connection.execute(select(accounts.c.number).where(accounts.c.id == account)).scalar()
+    if number is not None:
+        touch(connection, {number: day_number(since)})
+
+
+def touch(connection: Connection, since: Mapping[int, int]) -> None:
+    """Accounts to be settled anew from that day on, by number."""
+    numbers = sorted(since)
+    for start in range(0, len(numbers), AT_ONCE):
+        some = numbers[start : start + AT_ONCE]
+        statement = select(touched.c.account, touched.c.day).where(touched.c.account.in_(some))
+        held = {number: day for number, day in connection.execute(statement)}
+        rows = [(number, min(since[number], held.get(number, since[number]))) for number in some]
+        put_rows(connection, touched, rows)
+
+
+def touch_meters(connection: Connection, since: Mapping[str, int]) -> None:
+    """All accounts that the meters measure or measured then, by asset number."""
+    meters = sorted(since)
+    found: dict[int, int] = {}
+    own = account_meters.c
+    for start in range(0, len(meters), AT_ONCE):
+        some = meters[start : start + AT_ONCE]
+        statement = (
+            select(accounts.c.number, own.meter)
+            .join(accounts, accounts.c.id == own.account)
+            # A meter that was taken away counts until the day after its last whole one.
+            .where(own.meter.in_(some), or_(own.until.is_(None), own.until >= min(since[one] for one in some) - 1))
+        )
+        for number, meter in connection.execute(statement):
+            found[number] = min(found.get(number, since[meter]), since[meter])
+    touch(connection, found)
+
+
+def due_after(connection: Connection, after: int, limit: int) -> list[tuple[int, int]]:
+    """By number, above that one: with the day from which on."""
+    statement = (
+        select(touched.c.account, touched.c.day)
+        .where(touched.c.account > after)
+        .order_by(touched.c.account)
+        .limit(limit)
+    )
+    return [(number, day) for number, day in connection.execute(statement)]
+
+
+def done(connection: Connection, numbers: Sequence[int]) -> None:
+    for at in range(0, len(numbers), AT_ONCE):
+        connection.execute(delete(touched).where(touched.c.account.in_(numbers[at : at + AT_ONCE])))
+
+
+def count_due(connection: Connection) -> int:
+    """Accounts that wait for the next run."""
+    return connection.execute(select(func.count()).select_from(touched)).scalar() or 0

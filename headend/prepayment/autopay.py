@@ -1,0 +1,251 @@
+"""Automatic top-up: what a bank agreement draws when the available balance falls below the reminder amount.
+
+Once a settlement and account, within limits. A try is noted, durable, before the bank is asked; where no answer says what became of it,
+the same key is asked again, so nothing is drawn twice. A refusal is tried again under a new key, a few times.
+"""
+
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
+
+from msgspec import Struct
+from sqlalchemy import Connection, and_, func, literal, or_, select
+
+from headend.clock import Clock
+from headend.prepayment.database import Database, put_rows
+from headend.prepayment.heard import LocalDays
+from headend.prepayment.model import AccountState, Payment
+from headend.prepayment.ports import Bank, DebitOutcome
+from headend.prepayment.rows import day_number, day_of, epoch_ms, from_epoch_ms
+from headend.prepayment.tables import accounts, books, debits
+
+__all__ = ["CHANNEL", "Autopay", "Debit", "Drawn", "Limits", "debits_of"]
+
+CHANNEL = "bank-debit"
+BATCH = 200  # debits noted in one transaction
+ASKED, ACCEPTED, REFUSED, UNKNOWN = "asked", "accepted", "refused", "unknown"
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """Of one account; it is once a settlement anyway. retry_after: of a refusal, one wait for each further try.
+
+    ask_again_after: when no answer came.
+    """
+
+    per_day_minor: int = 500_000
+    per_month: int = 8
+    per_month_minor: int = 1_000_000
+    retry_after: tuple[timedelta, ...] = (timedelta(hours=4), timedelta(hours=24))
+    ask_again_after: timedelta = timedelta(minutes=5)
+
+
+class Debit(Struct, frozen=True, kw_only=True):
+    """day: of the settlement it belongs to. state: "asked", "unknown", "refused" or "accepted". next_try_at: None when it is over."""
+
+    account: str
+    day: date
+    key: str
+    amount_minor: int
+    state: str
+    tries: int
+    asked_at: datetime
+    next_try_at: datetime | None
+    problem: str
+
+
+class Drawn(Struct, frozen=True, kw_only=True):
+    """What one run did."""
+
+    accepted: int = 0
+    refused: int = 0
+    unknown: int = 0
+
+
+class Autopay:
+    """take: where payments go through (`Till.take`)."""
+
+    def __init__(
+        self,
+        database: Database,
+        bank: Bank,
+        take: Callable[[Payment], Payment],
+        days: LocalDays,
+        clock: Clock,
+        *,
+        limits: Limits | None = None,
+    ) -> None:
+        self._database = database
+        self._bank = bank
+        self._take = take
+        self._days = days
+        self._clock = clock
+        self._limits = Limits() if limits is None else limits
+
+    def run(self) -> Drawn:
+        """After a settlement, and whenever something may be tried again. Raises StoreError, SwitchboardUnavailable: call it again."""
+        now = self._clock.now()
+        after = ""
+        while True:
+            with self._database.writing("noting debits") as connection:
+                looked_at, last = self._note(connection, now, after)
+            if not looked_at:
+                break
+            after = last
+        counts = {ACCEPTED: 0, REFUSED: 0, UNKNOWN: 0}
+        for debit in self._to_try(now):
+            counts[self._try(debit)] += 1
+        return Drawn(accepted=counts[ACCEPTED], refused=counts[REFUSED], unknown=counts[UNKNOWN])
+
+    def _note(self, connection: Connection, now: datetime, after: str) -> tuple[int, str]:
+        """The next accounts that are below their reminder amount: how many were looked at, and the last one."""
+        today = self._days.today(now)
+        statement = (
+            select(accounts.c.id, accounts.c.topup_minor)
+            .join(
+                books,
+                and_(books.c.name == literal("customer:") + accounts.c.id, books.c.currency == accounts.c.currency),
+                isouter=True,
+            )
+            .where(
+                accounts.c.id > after,
+                accounts.c.state == AccountState.ACTIVE.value,
+                accounts.c.topup_minor > 0,
+                accounts.c.bank != "",
+                func.coalesce(books.c.balance_minor, 0) < accounts.c.reminder_minor,
+            )
+            .order_by(accounts.c.id)
+            .limit(BATCH)
+        )
+        found = connection.execute(statement).all()
+        rows = [
+            (
+                account,
+                day_number(today),
+                f"debit:{account}:{today}:1",
+                amount,
+                ASKED,
+                1,
+                epoch_ms(now),
+                epoch_ms(now),
+                "",
+            )
+            for account, amount in found
+            if self._may(connection, account, amount, today)
+        ]
+        put_rows(connection, debits, rows)
+        return len(found), found[-1].id if found else ""
+
+    def _may(self, connection: Connection, account: str, amount_minor: int, today: date) -> bool:
+        """Once a settlement, nothing while another is under way, and within the limits."""
+        own = debits.c
+        month = day_number(today.replace(day=1))
+        rows = connection.execute(
+            select(own.day, own.amount_minor, own.state, own.next_try_at).where(
+                own.account == account, or_(own.day >= month, own.next_try_at.is_not(None))
+            )
+        ).all()
+        if any(row.day == day_number(today) or row.next_try_at is not None for row in rows):
+            return False
+        drawn = [row for row in rows if row.state == ACCEPTED]
+        limits = self._limits
+        return (
+            amount_minor <= limits.per_day_minor
+            and len(drawn) < limits.per_month
+            and sum(row.amount_minor for row in drawn) + amount_minor <= limits.per_month_minor
+        )
+
+    def _to_try(self, now: datetime) -> list[Debit]:
+        with self._database.reading("looking for debits") as connection:
+            statement = select(debits).where(debits.c.next_try_at <= epoch_ms(now)).order_by(debits.c.next_try_at)
+            return [_debit(row) for row in connection.execute(statement)]
+
+    def _try(self, debit: Debit) -> str:
+        now = self._clock.now()
+        with self._database.writing("noting a debit's try") as connection:
+            agreement, currency = connection.execute(
+                select(accounts.c.bank, accounts.c.currency).where(accounts.c.id == debit.account)
+            ).one()
+            if debit.state == REFUSED:
+                tries = debit.tries + 1
+                debit = _next(debit, key=f"debit:{debit.account}:{debit.day}:{tries}", tries=tries, asked_at=now)
+            # Asked, before it is: after a crash the same key is asked again.
+            _store(connection, _next(debit, state=ASKED, next_try_at=now))
+        answer = self._bank.debit(agreement, debit.amount_minor, currency, debit.key)
+        now = self._clock.now()
+        if answer.outcome is DebitOutcome.ACCEPTED:
+            paid = Payment(
+                channel=CHANNEL,
+                receipt=debit.key,
+                account=debit.account,
+                amount_minor=debit.amount_minor,
+                currency=currency,
+                paid_at=debit.asked_at,
+                received_at=now,
+            )
+            self._take(paid)
+            after = _next(debit, state=ACCEPTED, next_try_at=None, problem="")
+        elif answer.outcome is DebitOutcome.REFUSED:
+            waits = self._limits.retry_after
+            again = now + waits[debit.tries - 1] if debit.tries <= len(waits) else None
+            after = _next(debit, state=REFUSED, next_try_at=again, problem=answer.reason)
+        else:
+            again = now + self._limits.ask_again_after
+            after = _next(debit, state=UNKNOWN, next_try_at=again, problem=answer.reason or "no answer from the bank")
+        with self._database.writing("noting a debit's answer") as connection:
+            _store(connection, after)
+        return after.state
+
+
+def debits_of(connection: Connection, account: str) -> list[Debit]:
+    """Oldest first."""
+    statement = select(debits).where(debits.c.account == account).order_by(debits.c.day)
+    return [_debit(row) for row in connection.execute(statement)]
+
+
+def _next(
+    debit: Debit,
+    *,
+    key: str | None = None,
+    tries: int | None = None,
+    asked_at: datetime | None = None,
+    state: str | None = None,
+    next_try_at: datetime | None = None,
+    problem: str | None = None,
+) -> Debit:
+    return Debit(
+        account=debit.account,
+        day=debit.day,
+        key=debit.key if key is None else key,
+        amount_minor=debit.amount_minor,
+        state=debit.state if state is None else state,
+        tries=debit.tries if tries is None else tries,
+        asked_at=debit.asked_at if asked_at is None else asked_at,
+        next_try_at=next_try_at,
+        problem=debit.problem if problem is None else problem,
+    )
+
+
+def _store(connection: Connection, debit: Debit) -> None:
+    row = (
+        debit.account,
+        day_number(debit.day),
+        debit.key,
+        debit.amount_minor,
+        debit.state,
+        debit.tries,
+        epoch_ms(debit.asked_at),
+        None if debit.next_try_at is None else epoch_ms(debit.next_try_at),
+        debit.problem,
+    )
+    put_rows(connection, debits, [row])
+
+
+def _debit(row: object) -> Debit:
+    found = dict(row._mapping)  # type: ignore[attr-defined]
+    return Debit(
+        **found
+        | {
+            "day": day_of(found["day"]),
+            "asked_at": from_epoch_ms(found["asked_at"]),
+            "next_try_at": None if found["next_try_at"] is None else from_epoch_ms(found["next_try_at"]),
+        }
+    )

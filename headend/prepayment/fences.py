@@ -1,0 +1,67 @@
+"""Fence tokens: proof that a balance knows of every payment that the command interface was told of.
+
+A payment is told before it is booked, with a number that counts up by account. A balance carries the number of payments told, less
+those that are told and not booked yet: so a balance that lacks a payment never has the fence of one that has it. Every function works
+inside its caller's transaction.
+"""
+
+from datetime import datetime
+
+from msgspec import Struct
+from sqlalchemy import Connection, delete, func, select
+
+from headend.prepayment.database import put_rows
+from headend.prepayment.rows import epoch_ms, from_epoch_ms
+from headend.prepayment.tables import fenced_payments, fences
+
+__all__ = ["FencedPayment", "booked", "fence_of", "fenced", "raise_fence"]
+
+
+class FencedPayment(Struct, frozen=True, kw_only=True):
+    """Told and not booked: money that a channel may have, and that nobody has told again since a crash."""
+
+    channel: str
+    receipt: str
+    account: str
+    fence: int
+    since: datetime
+
+
+def raise_fence(connection: Connection, account: str, channel: str, receipt: str, now: datetime) -> int:
+    """The number to tell. The same payment told again, after a crash, has a new one."""
+    number = (connection.execute(select(fences.c.number).where(fences.c.account == account)).scalar() or 0) + 1
+    put_rows(connection, fences, [(account, number)])
+    put_rows(connection, fenced_payments, [(channel, receipt, account, number, epoch_ms(now))])
+    return number
+
+
+def booked(connection: Connection, channel: str, receipt: str) -> None:
+    """In the transaction that books it."""
+    own = fenced_payments.c
+    connection.execute(delete(fenced_payments).where(own.channel == channel, own.receipt == receipt))
+
+
+def fence_of(connection: Connection, account: str) -> int:
+    """Of a balance that is read in the same transaction."""
+    told = connection.execute(select(fences.c.number).where(fences.c.account == account)).scalar() or 0
+    waiting = connection.execute(
+        select(func.count()).select_from(fenced_payments).where(fenced_payments.c.account == account)
+    ).scalar()
+    return told - (waiting or 0)
+
+
+def fenced(connection: Connection, account: str | None = None) -> list[FencedPayment]:
+    """Oldest first. While an account has one, nothing of it may be disconnected; those that stay are a person's affair."""
+    statement = select(fenced_payments).order_by(fenced_payments.c.since)
+    if account is not None:
+        statement = statement.where(fenced_payments.c.account == account)
+    return [
+        FencedPayment(
+            channel=row.channel,
+            receipt=row.receipt,
+            account=row.account,
+            fence=row.fence,
+            since=from_epoch_ms(row.since),
+        )
+        for row in connection.execute(statement)
+    ]

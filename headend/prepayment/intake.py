@@ -1,0 +1,187 @@
+"""Takes the feed in: what it tells of meters' days, and which accounts must be looked at again.
+
+Cursor and content are written in one transaction, so a crash loses nothing and takes nothing twice. A meter may be told to belong to an
+account days after its intervals came; so for a while those of unknown meters are kept as well.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+import msgspec
+import structlog
+from msgspec import Struct
+from sqlalchemy import Connection, delete, select
+
+from headend.prepayment.agenda import touch_meters
+from headend.prepayment.database import AT_ONCE, Database, put_rows
+from headend.prepayment.errors import FeedBroken
+from headend.prepayment.heard import IntervalEvent, LocalDays, Told, decode_day, encode_day, merged, told_of
+from headend.prepayment.ports import Feed
+from headend.prepayment.rows import day_number
+from headend.prepayment.tables import account_meters, feed_cursor, meter_days
+
+__all__ = ["PAGE", "Intake", "Taken", "note_told"]
+
+PAGE = 5_000  # events in one transaction: some 3 MB
+BEHIND_DAYS = 60  # how far back it is looked for whether a meter stands behind transformers
+UNKNOWN_DAYS = 10  # how long the days of meters that belong to nobody are kept
+_INTERVAL = "headend.interval.v1"
+_log = structlog.get_logger()
+
+
+class Taken(Struct, frozen=True, kw_only=True):
+    """events: read from the feed. meter_days: that say something else now. cursor: sequence of the last event."""
+
+    events: int
+    meter_days: int
+    cursor: int
+
+
+class _Head(Struct, frozen=True):
+    sequence: str
+    type: str
+    data: msgspec.Raw
+
+
+_HEAD = msgspec.json.Decoder(_Head)
+_EVENT = msgspec.json.Decoder(IntervalEvent)
+
+
+class Intake:
+    """The one reader of the feed for this database."""
+
+    def __init__(self, database: Database, feed: Feed, days: LocalDays, *, unknown_days: int = UNKNOWN_DAYS) -> None:
+        self._database = database
+        self._feed = feed
+        self._days = days
+        self._unknown_days = unknown_days
+
+    @property
+    def cursor(self) -> int:
+        with self._database.reading("looking for the feed's cursor") as connection:
+            return _cursor(connection)
+
+    def catch_up(self, *, pages_max: int | None = None) -> Taken:
+        """To the end of the feed. Raises FeedBroken, FeedUnavailable, StoreError; what was taken before that is kept."""
+        events = changed = pages = 0
+        cursor = self.cursor
+        while pages_max is None or pages < pages_max:
+            page = self._feed.events_after(cursor, PAGE)
+            if not page:
+                break
+            taken = self.take(page, cursor)
+            events, changed, cursor, pages = (
+                events + taken.events, changed + taken.meter_days, taken.cursor, pages + 1
+            )  # fmt: skip
+        return Taken(events=events, meter_days=changed, cursor=cursor)
+
+    def take(self, page: Sequence[bytes], cursor: int) -> Taken:
+        """One page in one transaction. cursor: that it was asked with. Raises FeedBroken when an event is missing in it."""
+        heard: dict[tuple[str, int], list[tuple[IntervalEvent, int]]] = {}
+        after = cursor
+        for wire in page:
+            try:
+                head = _HEAD.decode(wire)
+                sequence = int(head.sequence)
+            except (msgspec.MsgspecError, ValueError) as error:
+                raise FeedBroken(
+                    f"what follows event {after} is no event ({error}); expected a JSON object with sequence, type and data"
+                ) from error
+            if sequence != after + 1:
+                raise FeedBroken(f"event {sequence} follows event {after}; expected {after + 1}: pull it again")
+            after = sequence
+            if head.type == _INTERVAL:
+                self._sort_in(head, sequence, heard)
+        with self._database.writing("taking in the feed") as connection:
+            held = _cursor(connection)
+            if held != cursor:
+                raise FeedBroken(
+                    f"the cursor is at {held}, the page begins after {cursor}: somebody else reads for this database"
+                )
+            changed = self._keep(connection, heard)
+            put_rows(connection, feed_cursor, [(1, after)])
+        return Taken(events=len(page), meter_days=changed, cursor=after)
+
+    def forget_unknown(self, now: datetime) -> int:
+        """Days of meters that belong to no account, when they are old; how many. Call it once a day."""
+        before = day_number(self._days.today(now)) - self._unknown_days
+        with self._database.writing("forgetting unknown meters") as connection:
+            known = select(account_meters.c.meter)
+            found = connection.execute(
+                delete(meter_days).where(meter_days.c.day < before, meter_days.c.meter.not_in(known))
+            )
+            return found.rowcount
+
+    def _sort_in(
+        self, head: _Head, sequence: int, heard: dict[tuple[str, int], list[tuple[IntervalEvent, int]]]
+    ) -> None:
+        try:
+            event = _EVENT.decode(head.data)
+            day = self._days.day_at(self._days.second(event.end) - 1)
+        except (msgspec.MsgspecError, ValueError) as error:
+            # It will not be better next time, and those behind it are good: the day stays unsettled, and the log says why.
+            _log.error("interval_refused", sequence=sequence, problem=str(error))
+            return
+        heard.setdefault((event.meter, day), []).append((event, sequence))
+
+    def _keep(self, connection: Connection, heard: Mapping[tuple[str, int], list[tuple[IntervalEvent, int]]]) -> int:
+        before = _bodies(connection, heard)
+        rows: list[tuple[int, str, bytes]] = []
+        since: dict[str, int] = {}
+        for (meter, day), events in heard.items():
+            known = before.get((meter, day), [])
+            news: list[Told] = []
+            for event, sequence in events:
+                behind = event.span is not None and event.side == "" and _is_behind(connection, meter, day)
+                try:
+                    told = told_of(event, self._days, behind_transformers=behind)
+                except ValueError as error:
+                    _log.error("interval_refused", sequence=sequence, problem=str(error))
+                    continue
+                if told is not None:
+                    news.append(told)
+            kept, changed = merged(known, news)
+            if changed is None:
+                continue
+            rows.append((day, meter, encode_day(kept)))
+            first = min(day, self._days.day_at(changed))
+            since[meter] = min(since.get(meter, first), first)
+        put_rows(connection, meter_days, rows)
+        touch_meters(connection, since)
+        return len(rows)
+
+
+def note_told(connection: Connection, meter: str, day: int, told: Iterable[Told], days: LocalDays) -> None:
+    """What a person told of a meter's day, in place of what he told before."""
+    known = _bodies(connection, {(meter, day): []}).get((meter, day), [])
+    kept, changed = merged(known, told)
+    if changed is not None:
+        put_rows(connection, meter_days, [(day, meter, encode_day(kept))])
+        touch_meters(connection, {meter: day})
+
+
+def _cursor(connection: Connection) -> int:
+    return connection.execute(select(feed_cursor.c.sequence)).scalar() or 0
+
+
+def _bodies(connection: Connection, keys: Mapping[tuple[str, int], object]) -> dict[tuple[str, int], list[Told]]:
+    by_day: dict[int, list[str]] = {}
+    for meter, day in keys:
+        by_day.setdefault(day, []).append(meter)
+    found = {}
+    for day, meters in by_day.items():
+        for start in range(0, len(meters), AT_ONCE):
+            statement = select(meter_days.c.meter, meter_days.c.body).where(
+                meter_days.c.day == day, meter_days.c.meter.in_(meters[start : start + AT_ONCE])
+            )
+            for meter, body in connection.execute(statement):
+                found[meter, day] = decode_day(body)
+    return found
+
+
+def _is_behind(connection: Connection, meter: str, day: int) -> bool:
+    """Whether the newest known days of the meter had a ratio: then a span without one must not be taken for primary."""
+    statement = select(meter_days.c.body).where(
+        meter_days.c.meter == meter, meter_days.c.day.in_(range(day - BEHIND_DAYS, day + 1))
+    )
+    return any(told.is_secondary for (body,) in connection.execute(statement) for told in decode_day(body))

@@ -1,0 +1,146 @@
+"""Moving out: an account is settled to its last day, what remains is given back or stays owed, and it is closed for ever.
+
+It waits until every day up to the last one is charged; `finish` is called after each settlement. Every function works inside its
+caller's transaction.
+"""
+
+from datetime import date, datetime
+
+from msgspec import Struct
+from sqlalchemy import Connection, select, update
+
+from headend.prepayment import accounts
+from headend.prepayment.agenda import touch_account
+from headend.prepayment.books import balance_of, post
+from headend.prepayment.database import put_rows
+from headend.prepayment.errors import AccountClosed, NotSettled
+from headend.prepayment.model import AccountState, Cause, Entry, customer_book
+from headend.prepayment.rows import day_number, day_of, epoch_ms, from_epoch_ms
+from headend.prepayment.settlement import Settlement, unsettled_days
+from headend.prepayment.tables import accounts as account_rows
+from headend.prepayment.tables import move_outs
+
+__all__ = ["FinalSettlement", "MoveOut", "ask", "asked", "finish", "waiting"]
+
+
+class MoveOut(Struct, frozen=True, kw_only=True):
+    """last_day: the last local day that is charged. done_at: None while it waits. remainder_minor: given back; below 0, owed."""
+
+    account: str
+    last_day: date
+    asked_at: datetime
+    by: str
+    done_at: datetime | None = None
+    remainder_minor: int | None = None
+
+
+class FinalSettlement(Struct, frozen=True, kw_only=True):
+    """refunded_minor or owed_minor: one of them is 0. entry: that moved it out of the customer's book, None where nothing remained."""
+
+    account: str
+    last_day: date
+    refunded_minor: int
+    owed_minor: int
+    currency: str
+    entry: int | None
+
+
+def ask(connection: Connection, account: str, last_day: date, now: datetime, *, by: str) -> MoveOut:
+    """From now on no day behind the last one is charged.
+
+    Raises UnknownAccount, AccountClosed, NotSettled for a day before the first.
+    """
+    found = accounts.account_of(connection, account)
+    if found.state is AccountState.CLOSED:
+        assert found.closed_on is not None
+        raise AccountClosed(account, found.closed_on.isoformat())
+    if last_day < found.opened_on:
+        raise NotSettled(
+            f"account {account!r} began on {found.opened_on}; expected a last day from then on, found {last_day}"
+        )
+    before = asked(connection, account)
+    put_rows(connection, move_outs, [(account, day_number(last_day), epoch_ms(now), by, None, None)])
+    connection.execute(update(account_rows).where(account_rows.c.id == account).values(closed_on=day_number(last_day)))
+    touch_account(connection, account, last_day if before is None else min(before.last_day, last_day))
+    return MoveOut(account=account, last_day=last_day, asked_at=now, by=by)
+
+
+def finish(connection: Connection, account: str, settlement: Settlement, now: datetime) -> FinalSettlement:
+    """Raises NotSettled while a day is not charged: it names them. The same account again gives AccountClosed."""
+    found = accounts.account_of(connection, account)
+    if found.state is AccountState.CLOSED:
+        assert found.closed_on is not None
+        raise AccountClosed(account, found.closed_on.isoformat())
+    wanted = asked(connection, account)
+    if wanted is None:
+        raise NotSettled(f"nobody asked to close account {account!r}; expected its last day to be told first")
+    if settlement.days.today(now) <= wanted.last_day:
+        raise NotSettled(f"{wanted.last_day}, the last day of account {account!r}, is not over")
+    if found.state is AccountState.ACTIVE:
+        settlement.settle_account(connection, account, now)
+        missing = unsettled_days(
+            connection, min(day_of(day_number(wanted.last_day) + 1), settlement.days.today(now)), account=account
+        )
+        if missing:
+            named = "; ".join(f"{one.day}: {one.reason}" for one in missing[:5])
+            raise NotSettled(f"{len(missing)} days of account {account!r} are not charged ({named})")
+    remainder = balance_of(connection, account, found.currency)
+    entry = None
+    if remainder:
+        # What is given back waits in a book of its own until it is paid out; what is owed stays a claim against this customer.
+        other = f"refund:{account}" if remainder > 0 else f"claim:{account}"
+        number = post(
+            connection,
+            [
+                Entry(
+                    from_book=customer_book(account) if remainder > 0 else other,
+                    to_book=other if remainder > 0 else customer_book(account),
+                    amount_minor=abs(remainder),
+                    currency=found.currency,
+                    cause=Cause.SETTLEMENT,
+                    key=f"settle:{account}",
+                    day=settlement.days.today(now),
+                    at=now,
+                    note=f"final settlement to {wanted.last_day}",
+                )
+            ],
+        )
+        entry = number[0].number
+    connection.execute(update(account_rows).where(account_rows.c.id == account).values(closed_on=None))
+    accounts.close(connection, account, wanted.last_day)
+    own = move_outs.c
+    connection.execute(
+        update(move_outs).where(own.account == account).values(done_at=epoch_ms(now), remainder_minor=remainder)
+    )
+    return FinalSettlement(
+        account=account,
+        last_day=wanted.last_day,
+        refunded_minor=max(remainder, 0),
+        owed_minor=max(-remainder, 0),
+        currency=found.currency,
+        entry=entry,
+    )
+
+
+def asked(connection: Connection, account: str) -> MoveOut | None:
+    row = connection.execute(select(move_outs).where(move_outs.c.account == account)).first()
+    return None if row is None else _move_out(row)
+
+
+def waiting(connection: Connection, before: date) -> list[MoveOut]:
+    """Whose last day is over, and who are not settled yet; oldest first."""
+    own = move_outs.c
+    statement = select(move_outs).where(own.done_at.is_(None), own.last_day < day_number(before)).order_by(own.last_day)
+    return [_move_out(row) for row in connection.execute(statement)]
+
+
+def _move_out(row: object) -> MoveOut:
+    found = dict(row._mapping)  # type: ignore[attr-defined]
+    return MoveOut(
+        **found
+        | {
+            "last_day": day_of(found["last_day"]),
+            "asked_at": from_epoch_ms(found["asked_at"]),
+            "done_at": None if found["done_at"] is None else from_epoch_ms(found["done_at"]),
+        }
+    )

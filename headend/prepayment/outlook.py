@@ -1,0 +1,60 @@
+"""How long balances last and how fresh they are, as settlement knows it: what the supply desk asks about many accounts at once."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+
+from sqlalchemy import Connection, func, select
+
+from headend.prepayment.database import AT_ONCE
+from headend.prepayment.forecast import AVERAGE_DAYS
+from headend.prepayment.heard import LocalDays
+from headend.prepayment.model import Account
+from headend.prepayment.rows import day_number, day_of
+from headend.prepayment.supply_desk import Standing
+from headend.prepayment.tables import accounts as account_rows
+from headend.prepayment.tables import charges, positions
+
+__all__ = ["SettledOutlook"]
+
+
+class SettledOutlook:
+    """By what was booked in the last 30 local days. Less exact than `standing.standing`, which asks about one account at a time."""
+
+    def __init__(self, days: LocalDays) -> None:
+        self._days = days
+
+    def __call__(
+        self, connection: Connection, accounts: Sequence[Account], balances: Mapping[str, int], now: datetime
+    ) -> dict[str, Standing]:
+        since = day_number(self._days.today(now)) - AVERAGE_DAYS
+        found: dict[str, Standing] = {}
+        ids = [one.id for one in accounts]
+        for start in range(0, len(ids), AT_ONCE):
+            own = account_rows.c
+            statement = (
+                select(
+                    own.id,
+                    positions.c.day,
+                    func.sum(charges.c.minor),
+                    func.sum(charges.c.day - charges.c.since + 1),
+                )
+                .join(positions, positions.c.account == own.number)
+                .outerjoin(
+                    charges,
+                    (charges.c.account == own.number) & (charges.c.day >= since) & (charges.c.is_withdrawn == 0),
+                )
+                .where(own.id.in_(ids[start : start + AT_ONCE]))
+                .group_by(own.id, positions.c.day)
+            )
+            for identity, day, minor, days in connection.execute(statement):
+                found[identity] = Standing(
+                    days_left=_days_left(balances.get(identity, 0), minor, days), settled_until=day_of(day)
+                )
+        return found
+
+
+def _days_left(balance_minor: int, minor: int | None, days: int | None) -> Decimal | None:
+    if balance_minor <= 0:
+        return Decimal(0)
+    return Decimal(balance_minor) * int(days) / int(minor) if minor and days and minor > 0 else None

@@ -1,0 +1,105 @@
+"""What the feed tells of supply switches, `headend.relay.v1`: whose order has ended, whose supply is back, who has to press a button.
+
+Nothing is decided on an event; the account is looked at, and the command interface is asked. So an event that is lost costs time only.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import Connection, delete, insert, select
+
+from headend.prepayment.accounts import account_of, of_meter
+from headend.prepayment.books import balance_of
+from headend.prepayment.database import Database
+from headend.prepayment.errors import FeedBroken
+from headend.prepayment.notice_plan import NoticePlan
+from headend.prepayment.notice_texts import Money, NoticeTexts
+from headend.prepayment.notices import Draft, post
+from headend.prepayment.ports import Feed
+from headend.prepayment.supply_store import touch
+from headend.prepayment.supply_tables import supply_cursors
+
+__all__ = ["RelayFollower"]
+
+RELAY_TYPE = "headend.relay.v1"
+PAGE = 500
+_HEARD = 2  # row of supply_cursors
+
+
+class _Data(Struct):
+    about: str = ""
+    meter: str | None = None
+    command: str = ""
+    kind: str = ""
+    state: str = ""
+    waiting_for_customer: bool = False
+
+
+class _Head(Struct):
+    type: str
+    sequence: str
+
+
+class _Event(Struct):
+    data: _Data
+
+
+class RelayFollower:
+    """Follows the feed with a cursor of its own."""
+
+    def __init__(self, database: Database, feed: Feed, *, plan: NoticePlan, texts: NoticeTexts) -> None:
+        self._database = database
+        self._feed = feed
+        self._plan = plan
+        self._texts = texts
+
+    def tick(self, now: datetime, *, pages_max: int = 10) -> int:
+        """Gives how many events there were. Raises FeedUnavailable, FeedBroken, StoreUnavailable."""
+        heard = 0
+        for _ in range(pages_max):
+            with self._database.reading("looking up how far the feed was heard") as connection:
+                after = connection.execute(
+                    select(supply_cursors.c.number).where(supply_cursors.c.id == _HEARD)
+                ).scalar()
+            page = self._feed.events_after(after or 0, PAGE)
+            if not page:
+                return heard
+            self._take(page, now)
+            heard += len(page)
+        return heard
+
+    def _take(self, page: Sequence[bytes], now: datetime) -> None:
+        with self._database.writing("hearing about supply switches") as connection:
+            last = 0
+            for text in page:
+                try:
+                    head = msgspec.json.decode(text, type=_Head)
+                    last = int(head.sequence)
+                    if head.type == RELAY_TYPE:
+                        self._hear(connection, msgspec.json.decode(text, type=_Event).data, now)
+                except (msgspec.DecodeError, ValueError) as error:
+                    raise FeedBroken(f"an event of the feed cannot be read: {error}; expected {RELAY_TYPE}") from error
+            connection.execute(delete(supply_cursors).where(supply_cursors.c.id == _HEARD))
+            connection.execute(insert(supply_cursors), [{"id": _HEARD, "number": last}])
+
+    def _hear(self, connection: Connection, data: _Data, now: datetime) -> None:
+        account = None if data.meter is None else of_meter(connection, data.meter)
+        if account is None:
+            return
+        touch(connection, account, now)
+        if (
+            data.about == "command"
+            and data.kind == "permit-close"
+            and data.state == "verified"
+            and data.waiting_for_customer
+        ):
+            currency = account_of(connection, account).currency
+            draft = Draft(
+                id=f"{account}/permitted/{data.command}",
+                account=account,
+                kind="permitted",
+                figures={"balance": Money(balance_of(connection, account, currency), currency)},
+            )
+            post(connection, draft, now, plan=self._plan, texts=self._texts)

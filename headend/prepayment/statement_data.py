@@ -1,0 +1,199 @@
+"""The monthly statement as data; how it looks on paper is somebody else's. Every function works inside its caller's transaction.
+
+A statement is made once, when the month's days are charged, or some days into the next month, with the days that are still unsettled
+named. What is booked later for a day of that month stands in the next statement as late. So each one begins with what the one before it
+ended with, and no entry is in two of them, or in none.
+"""
+
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+
+from msgspec import Struct
+from sqlalchemy import Connection, func, select
+
+from headend.prepayment.accounts import account_of, premises_of
+from headend.prepayment.books import entries_of
+from headend.prepayment.daily import DayUse, MonthUse, daily_use, month_of
+from headend.prepayment.database import put_rows
+from headend.prepayment.heard import LocalDays
+from headend.prepayment.model import AccountState, Entry
+from headend.prepayment.rows import day_number, epoch_ms, from_epoch_ms
+from headend.prepayment.settlement import UnsettledDay, unsettled_days
+from headend.prepayment.standing import CHARGES, PAID
+from headend.prepayment.tables import accounts, entries, positions, statements
+from headend.prepayment.tariff import Line
+
+__all__ = ["PATIENCE_DAYS", "StatementData", "StatementEntry", "due_statements", "make_statement", "statement"]
+
+PATIENCE_DAYS = 4  # a statement waits so long into the next month for unsettled days
+
+
+class StatementEntry(Struct, frozen=True, kw_only=True):
+    """number: of the books. moved_minor: what it did to the customer's credit. is_late: of a day of an earlier month."""
+
+    number: int
+    entry: Entry
+    moved_minor: int
+    is_late: bool
+
+
+class StatementData(Struct, frozen=True, kw_only=True):
+    """closing = opening - charged + paid + other. totals: the month's lines, added up by name and price. Minor units of `currency`.
+
+    is_final: every day of the month is charged. unsettled: the days that are not, at the moment it is asked for.
+    """
+
+    account: str
+    customer: str
+    premises: str
+    address: str
+    currency: str
+    month: str
+    made_at: datetime
+    opening_minor: int
+    charged_minor: int
+    paid_minor: int
+    other_minor: int
+    closing_minor: int
+    use: MonthUse
+    last_month: MonthUse
+    days: tuple[DayUse, ...]
+    totals: tuple[Line, ...]
+    entries: tuple[StatementEntry, ...]
+    unsettled: tuple[UnsettledDay, ...]
+    is_final: bool
+
+
+def due_statements(connection: Connection, now: datetime, days: LocalDays) -> Iterator[str]:
+    """Accounts whose statement of last month can be made; each once."""
+    today = days.today(now)
+    last = today.replace(day=1) - timedelta(days=1)
+    rows = connection.execute(
+        select(accounts.c.id, positions.c.day)
+        .join(positions, positions.c.account == accounts.c.number, isouter=True)
+        .join(
+            statements,
+            (statements.c.account == accounts.c.number) & (statements.c.month == f"{last:%Y-%m}"),
+            isouter=True,
+        )
+        .where(
+            statements.c.month.is_(None),
+            accounts.c.state != AccountState.ENROLLED.value,
+            accounts.c.opened_on <= day_number(last),
+            func.coalesce(accounts.c.closed_on, day_number(last)) >= day_number(last.replace(day=1)),
+        )
+        .order_by(accounts.c.id)
+    ).all()
+    for account, charged in rows:
+        if today.day > PATIENCE_DAYS or (charged is not None and charged >= day_number(last)):
+            yield account
+
+
+def make_statement(connection: Connection, account: str, month: date, now: datetime, days: LocalDays) -> StatementData:
+    """Once; asked again it is the same one. month: any day of it. Raises UnknownAccount, ValueError for a month that is not over."""
+    first = month.replace(day=1)
+    if days.today(now) < _next_month(first):
+        raise ValueError(f"the month {first:%Y-%m} is not over; expected an earlier one")
+    made = statement(connection, account, month, now, days)
+    if made is None:
+        number, opening, before = _before(connection, account, first)
+        mark = connection.execute(select(func.max(entries.c.number))).scalar() or 0
+        moved = sum(one.moved_minor for one in _entries(connection, account, first, before, mark))
+        put_rows(connection, statements, [(number, f"{first:%Y-%m}", epoch_ms(now), mark, opening, opening + moved)])
+        made = statement(connection, account, month, now, days)
+        assert made is not None
+    return made
+
+
+def statement(
+    connection: Connection, account: str, month: date, now: datetime, days: LocalDays
+) -> StatementData | None:
+    """The one that was made for that month; None before. Raises UnknownAccount."""
+    first = month.replace(day=1)
+    found = account_of(connection, account)
+    number, _, before = _before(connection, account, first)
+    own = select(statements).where(statements.c.account == number, statements.c.month == f"{first:%Y-%m}")
+    row = connection.execute(own).first()
+    if row is None:
+        return None
+    listed = _entries(connection, account, first, before, row.last_entry)
+    last_month = (first - timedelta(days=1)).replace(day=1)
+    uses = daily_use(connection, account, last_month, _next_month(first))
+    until = min(_next_month(first), days.today(now))
+    missing = [one for one in unsettled_days(connection, until, account=account) if one.day >= first]
+    place = premises_of(connection, found.premises)
+    charged = -sum(one.moved_minor for one in listed if one.entry.cause in CHARGES)
+    paid = sum(one.moved_minor for one in listed if one.entry.cause in PAID)
+    return StatementData(
+        account=account,
+        customer=found.customer,
+        premises=found.premises,
+        address="" if place is None else place.address,
+        currency=found.currency,
+        month=row.month,
+        made_at=from_epoch_ms(row.made_at),
+        opening_minor=row.opening_minor,
+        charged_minor=charged,
+        paid_minor=paid,
+        other_minor=row.closing_minor - row.opening_minor + charged - paid,
+        closing_minor=row.closing_minor,
+        use=month_of(uses, first),
+        last_month=month_of(uses, last_month),
+        days=tuple(use for use in uses if use.day >= first),
+        totals=_totals([use for use in uses if use.day >= first]),
+        entries=tuple(listed),
+        unsettled=tuple(missing),
+        is_final=not missing,
+    )
+
+
+def _before(connection: Connection, account: str, first: date) -> tuple[int, int, int]:
+    """The account's number, and with what and at which entry the newest statement before that month ended."""
+    number = connection.execute(select(accounts.c.number).where(accounts.c.id == account)).scalar()
+    newest = (
+        select(statements.c.closing_minor, statements.c.last_entry)
+        .where(statements.c.account == number, statements.c.month < f"{first:%Y-%m}")
+        .order_by(statements.c.month.desc())
+        .limit(1)
+    )
+    row = connection.execute(newest).first()
+    return (number or 0), (row.closing_minor if row else 0), (row.last_entry if row else 0)
+
+
+def _entries(connection: Connection, account: str, first: date, before: int, mark: int) -> list[StatementEntry]:
+    """Of the month's days and booked by the mark; and of earlier days, booked since the statement before."""
+    found = []
+    known = _known_until(connection, account, first)
+    for number, entry, moved in entries_of(connection, account, until=_next_month(first)):
+        is_early = entry.day < known
+        if number <= mark and (not is_early or number > before):
+            found.append(StatementEntry(number=number, entry=entry, moved_minor=moved, is_late=entry.day < first))
+    return found
+
+
+def _known_until(connection: Connection, account: str, first: date) -> date:
+    """The first day behind the newest statement before that month; without one, everything is new."""
+    number = connection.execute(select(accounts.c.number).where(accounts.c.id == account)).scalar()
+    month = connection.execute(
+        select(func.max(statements.c.month)).where(
+            statements.c.account == number, statements.c.month < f"{first:%Y-%m}"
+        )
+    ).scalar()
+    return date.min if month is None else _next_month(date.fromisoformat(f"{month}-01"))
+
+
+def _totals(uses: list[DayUse]) -> tuple[Line, ...]:
+    found: dict[tuple[str, Decimal], Line] = {}
+    for use in uses:
+        for line in use.lines:
+            key = (line.what, line.price)
+            held = found.get(key)
+            kwh = line.kwh if held is None or held.kwh is None or line.kwh is None else held.kwh + line.kwh
+            exact = line.exact + (held.exact if held is not None else 0)
+            found[key] = Line(what=line.what, kwh=kwh, price=line.price, exact=exact)
+    return tuple(found.values())
+
+
+def _next_month(first: date) -> date:
+    return (first + timedelta(days=31)).replace(day=1)

@@ -1,0 +1,237 @@
+"""Episodes, orders and fences as the tables keep them. Every function works inside its caller's transaction."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import Connection, insert, select, update
+
+from headend.prepayment.accounts import account_of
+from headend.prepayment.books import balance_of
+from headend.prepayment.database import put_rows
+from headend.prepayment.engine import Episode, Ordered, State
+from headend.prepayment.fences import fenced
+from headend.prepayment.ports import OpenProof, OrderState, ProvenNotice
+from headend.prepayment.rows import epoch_ms, from_epoch_ms
+from headend.prepayment.supply_tables import episodes
+from headend.prepayment.tables import fences, orders
+
+__all__ = [
+    "Content",
+    "Order",
+    "Row",
+    "Telling",
+    "add_order",
+    "load",
+    "next_fence",
+    "note_order",
+    "order_prefix",
+    "orders_of",
+    "restores",
+    "save",
+    "touch",
+    "void_orders",
+]
+
+MADE_VOID = "void"  # our word for an order that was never known to have arrived, and that a payment has overtaken
+
+
+class Telling(Struct, frozen=True, kw_only=True):
+    """What the command interface is told of a credit; kept until it was told, so that a repeat says the same."""
+
+    reference: str
+    paid_at: datetime
+    amount_minor: int
+    currency: str
+    fence: int
+
+
+class Row(Struct, frozen=True, kw_only=True):
+    """An episode with what its shell keeps beside it. orders: how often it was ordered."""
+
+    episode: Episode
+    look_at: datetime | None = None
+    orders: int = 0
+    telling: Telling | None = None
+    is_told: bool = False
+    is_new: bool = False
+
+
+class Content(Struct, frozen=True, kw_only=True):
+    """Of an order: the same key goes out with the same content, however often."""
+
+    reason: str
+    proof: OpenProof
+    notices: tuple[ProvenNotice, ...]
+    expires_at: datetime
+    problem: str = ""
+
+
+class Order(Struct, frozen=True, kw_only=True):
+    """command: "" while the command interface is not known to have it."""
+
+    key: str
+    account: str
+    meter: str
+    episode: int
+    command: str
+    state: str
+    is_final: bool
+    content: Content
+
+    @property
+    def facts(self) -> Ordered:
+        return Ordered(state=self.state, is_final=self.is_final, problem=self.content.problem)
+
+
+# ------------------------------------------------------------------------------------------------ episodes
+
+
+def load(connection: Connection, account: str, now: datetime) -> Row:
+    """Of an account that has none: well, since always."""
+    row = connection.execute(select(episodes).where(episodes.c.account == account)).first()
+    if row is None:
+        return Row(episode=Episode(account=account, since=from_epoch_ms(0)), is_new=True)
+    since = from_epoch_ms(row.since)
+    if since > now:
+        since = now  # the clock was set back, and nobody waits for it to come round again
+    return Row(
+        episode=Episode(
+            account=account,
+            number=row.number,
+            state=State(row.state),
+            since=since,
+            retry_at=None if row.retry_at is None else from_epoch_ms(row.retry_at),
+            carries=row.carries,
+            off_at=None if row.off_at is None else from_epoch_ms(row.off_at),
+        ),
+        look_at=None if row.look_at is None else from_epoch_ms(row.look_at),
+        orders=row.orders,
+        telling=msgspec.json.decode(row.telling, type=Telling) if row.telling else None,
+        is_told=bool(row.told),
+    )
+
+
+def save(connection: Connection, row: Row) -> None:
+    episode = row.episode
+    values = {
+        "account": episode.account,
+        "number": episode.number,
+        "state": episode.state.value,
+        "since": epoch_ms(episode.since),
+        "look_at": None if row.look_at is None else epoch_ms(row.look_at),
+        "retry_at": None if episode.retry_at is None else epoch_ms(episode.retry_at),
+        "orders": row.orders,
+        "carries": episode.carries,
+        "off_at": None if episode.off_at is None else epoch_ms(episode.off_at),
+        "telling": "" if row.telling is None else msgspec.json.encode(row.telling).decode(),
+        "told": int(row.is_told),
+    }
+    if row.is_new:
+        connection.execute(insert(episodes), [values])
+    else:
+        connection.execute(update(episodes).where(episodes.c.account == episode.account).values(values))
+
+
+def touch(connection: Connection, account: str, now: datetime) -> None:
+    """Something has happened to the account: it is looked at with the next tick. One that has no episode is found by the round."""
+    connection.execute(update(episodes).where(episodes.c.account == account).values(look_at=epoch_ms(now)))
+
+
+# ------------------------------------------------------------------------------------------------ fences
+
+
+def next_fence(connection: Connection, account: str) -> int:
+    """For a credit that is in the balance already, however it came there."""
+    number = (connection.execute(select(fences.c.number).where(fences.c.account == account)).scalar() or 0) + 1
+    put_rows(connection, fences, [(account, number)])
+    return number
+
+
+def restores(connection: Connection, account: str, amount_minor: int) -> bool:
+    """Whether a payment is to be told to the command interface before it is booked.
+
+    Not when the account's supply is off for certain and the payment leaves it owing: telling it would bring the supply back. No order
+    can be under way then, so there is nothing that its fence would have to stop.
+    """
+    row = connection.execute(select(episodes.c.state).where(episodes.c.account == account)).first()
+    if row is None or row.state != State.DISCONNECTED.value:
+        return True
+    found = account_of(connection, account)
+    waiting = any(True for _ in fenced(connection, account))  # of these nobody knows here how much they are
+    return waiting or balance_of(connection, account, found.currency) + amount_minor >= 0
+
+
+# ------------------------------------------------------------------------------------------------ orders
+
+
+def orders_of(connection: Connection, account: str, episode: int, number: int) -> list[Order]:
+    """Those of the episode's order with that number, one a meter."""
+    prefix = order_prefix(account, episode, number)
+    statement = select(orders).where(orders.c.account == account, orders.c.episode == episode).order_by(orders.c.key)
+    return [_order(row) for row in connection.execute(statement) if row.key.startswith(prefix)]
+
+
+def order_prefix(account: str, episode: int, number: int) -> str:
+    return f"prepaid:{account}:{episode}:{number}:"
+
+
+def add_order(connection: Connection, order: Order, now: datetime) -> None:
+    at = epoch_ms(now)
+    row = {
+        "key": order.key,
+        "account": order.account,
+        "meter": order.meter,
+        "kind": "open",
+        "episode": order.episode,
+        "command": order.command,
+        "state": order.state,
+        "asked_at": at,
+        "changed_at": at,
+        "detail": _detail(order.content, order.is_final),
+    }
+    connection.execute(insert(orders), [row])
+
+
+def note_order(connection: Connection, order: Order, told: OrderState, now: datetime) -> None:
+    """What the command interface says of it now."""
+    content = msgspec.structs.replace(order.content, problem=told.problem)
+    values = {
+        "command": told.command,
+        "state": told.state,
+        "changed_at": epoch_ms(now),
+        "detail": _detail(content, told.is_final),
+    }
+    connection.execute(update(orders).where(orders.c.key == order.key).values(values))
+
+
+def void_orders(connection: Connection, some: Sequence[Order], now: datetime) -> None:
+    """They were perhaps never heard, and are not to be sent any more."""
+    for order in some:
+        if not order.command and not order.is_final:
+            note_order(connection, order, OrderState(command="", state=MADE_VOID, is_final=True), now)
+
+
+class _Detail(Struct, frozen=True):
+    content: Content
+    is_final: bool
+
+
+def _detail(content: Content, is_final: bool) -> str:
+    return msgspec.json.encode(_Detail(content, is_final)).decode()
+
+
+def _order(row: Any) -> Order:
+    detail = msgspec.json.decode(row.detail, type=_Detail)
+    return Order(
+        key=row.key,
+        account=row.account,
+        meter=row.meter,
+        episode=row.episode,
+        command=row.command,
+        state=row.state,
+        is_final=detail.is_final,
+        content=detail.content,
+    )

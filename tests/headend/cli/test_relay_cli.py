@@ -1,0 +1,117 @@
+"""`headend relay`, `approvals`, `obligations` against a running head-end: what they print, and with which exit code they end."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from headend.cli.main import app
+from headend.cli.relay import _exit_code
+from tests.headend.api.relay_site import RelaySite, site_of
+
+
+async def cli(site: RelaySite, *arguments: str, who: dict[str, str]) -> Result:
+    token = who["Authorization"].removeprefix("Bearer ")
+    full = [*arguments, "--url", site.url, "--token", token]
+    return await asyncio.to_thread(lambda: CliRunner().invoke(app, full, env={"COLUMNS": "200"}))
+
+
+async def test_a_refusal_names_rule_version_and_what_is_needed(tmp_path: Path) -> None:
+    async with site_of(tmp_path) as (site, client):
+        await site.make_ready(client)
+        ann = site.token("disconnect", person="Ann")
+        done = await cli(site, "relay", "open", "M000001", "--reason", "arrears", who=ann)
+        assert done.exit_code == 2
+        assert "proof (cn-residential@" in done.output
+        assert "needed: account, balance, currency" in done.output
+        shown = await cli(site, "relay", "open", "M000001", "--reason", "arrears", "--json", who=ann)
+        assert shown.exit_code == 2
+        assert [one["rule"] for one in json.loads(shown.stdout)["refusals"]] == ["proof", "notice"]
+
+
+async def test_an_order_without_an_outcome_in_time_says_so_and_is_there_later(tmp_path: Path) -> None:
+    async with site_of(tmp_path) as (site, client):
+        await site.make_ready(client)
+        ann, operator = site.token("disconnect", person="Ann"), site.token("operate")
+        order = site.order("open")
+        proof = tmp_path / "proof.json"
+        proof.write_text(json.dumps({"proof": order["proof"], "notices": order["notices"]}))
+        # The clocks of this site are behind those of the command line, so the end is given as a time.
+        end = ("--expires", order["expires_at"], "--proof", str(proof), "--reason", "arrears")
+        done = await cli(site, "relay", "open", "M000001", *end, "--wait-s", "1", who=ann)
+        assert done.exit_code == 3, done.output
+        assert "no outcome within 1 s" in done.output
+        taken = await cli(site, "relay", "open", "M000002", *end, "--no-wait", "--json", who=ann)
+        assert taken.exit_code == 0, taken.output
+        identity = json.loads(taken.stdout)["command"]["id"]
+        listed = await cli(site, "relay", "list", who=operator)
+        assert identity in listed.stdout
+        shown = await cli(site, "relay", "show", identity, who=operator)
+        assert [word in shown.stdout for word in ("requested", "checked", "scheduled")] == [True] * 3
+        gone = await cli(site, "relay", "cancel", identity, "--reason", "wrong", who=operator)
+        assert (gone.exit_code, "cancelled" in gone.stdout) == (0, True)
+        stopped = await cli(site, "relay", "stop", "--reason", "storm", who=operator)
+        assert (stopped.exit_code, "stopped" in stopped.stdout) == (0, True)
+        denied = await cli(site, "relay", "resume", "--reason", "over", who=operator)
+        assert (denied.exit_code, "role disconnect" in denied.output) == (2, True)
+        owed = await cli(site, "obligations", who=operator)
+        assert (owed.exit_code, owed.stdout.strip()) == (0, "nothing is owed")
+
+
+async def test_two_people_release_what_is_in_quarantine(tmp_path: Path) -> None:
+    async with site_of(tmp_path) as (site, client):
+        await site.make_ready(client, per_hour=0)
+        ann, carl = site.token("disconnect", person="Ann"), site.token("disconnect", person="Carl")
+        bob = site.token("approve", person="Bob")
+        held = (await client.post("/v1/commands", json=site.order("open"), headers=ann)).json()["command"]["id"]
+        asked = await cli(site, "approvals", "ask", "release", held, "--json", who=carl)
+        approval = json.loads(asked.stdout)
+        listed = await cli(site, "approvals", "list", who=bob)
+        assert approval["id"] in listed.stdout
+        seen = await cli(site, "approvals", "show", approval["id"], who=bob)
+        assert approval["digest"] in seen.stdout
+        done = await cli(site, "approvals", "approve", approval["id"], "--digest", approval["digest"], who=bob)
+        assert (done.exit_code, "1 command(s) went on" in done.stdout) == (0, True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("open", "M000001"),
+        ("close", "M000001", "--reason", "x", "--expires", "soon"),
+        ("close", "M000001", "--reason", "x", "--expires", "2026-01-01T00:00:00"),
+        ("open", "M000001", "--reason", "x", "--proof", "/nowhere.json"),
+        ("cut", "M000001"),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_asks_nobody(arguments: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(app, ["relay", *arguments, "--url", "http://127.0.0.1:1", "--token", "hdt_x"])
+    assert done.exit_code == 2, done.output
+
+
+def test_no_head_end_ends_with_3() -> None:
+    done = CliRunner().invoke(app, ["relay", "status", "M000001", "--url", "http://127.0.0.1:1", "--token", "hdt_x"])
+    assert done.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("state", "detail", "code"),
+    [
+        ("verified", {}, 0),
+        ("refused", {"refused": "error word 04H"}, 5),
+        ("refused", {"rule": "window"}, 2),
+        ("failed", {"kind_of_problem": "silent"}, 3),
+        ("failed", {"kind_of_problem": "unsupported"}, 5),
+        ("expired", {}, 3),
+        ("unconfirmed", {}, 6),
+        ("contradicted", {}, 6),
+        ("quarantined", {}, 2),
+        ("cancelled", {}, 2),
+        ("scheduled", {}, 3),
+    ],
+)
+def test_each_end_has_its_exit_code(state: str, detail: dict[str, Any], code: int) -> None:
+    assert _exit_code({"state": state, "detail": detail}, {}, is_waited=True) == code

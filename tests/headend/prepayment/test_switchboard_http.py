@@ -1,0 +1,94 @@
+"""The switchboard's adapter against a running head-end with supply switches, over real HTTP; its line never answers."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+import pytest
+
+from headend.prepayment.errors import SwitchboardUnavailable
+from headend.prepayment.ports import OpenProof, ProvenNotice
+from headend.prepayment.switchboard_http import CallOverHttp, CallOverLoop, HttpSwitchboard
+from tests.headend.api.relay_site import RelaySite, site_of
+
+T = TypeVar("T")
+METER = "M000001"
+
+
+def proof_of(site: RelaySite, *, fence: int = 0) -> OpenProof:
+    return OpenProof(account="A1", balance_minor=-12000, currency="CNY", as_of=site.clock.now(), fence=fence)
+
+
+def notices_of(site: RelaySite) -> list[ProvenNotice]:
+    now = site.clock.now()
+    ago = {"first": timedelta(days=9), "second": timedelta(days=8), "final": timedelta(hours=3)}
+    return [
+        ProvenNotice(step=step, sent_at=now - one, delivered_at=now - one, channel="sms", reference=f"sms-{step}")
+        for step, one in ago.items()
+    ]
+
+
+async def test_an_order_is_placed_once_and_a_payment_takes_it_back(tmp_path: Path) -> None:
+    async with site_of(tmp_path) as (site, client):
+        await site.make_ready(client)
+        headers = site.token("disconnect", "cashier", "read", person="Ann")
+        proof, notices = proof_of(site), notices_of(site)
+        expires_at, paid_at = site.clock.now() + timedelta(minutes=8), site.clock.now()
+        key = "prepaid:" + "A" * 64 + ":1:1:" + "M" * 64  # longer than the interface takes
+
+        def story(switch: HttpSwitchboard) -> None:
+            assert switch.supply(METER) == "on"
+
+            def order(which: str = key, fenced: OpenProof = proof) -> tuple[str, str, str]:
+                told = switch.order_open(
+                    METER, key=which, reason="used up", proof=fenced, notices=notices, expires_at=expires_at
+                )
+                return told.command, told.state, told.problem
+
+            first = order()
+            assert first[0]
+            assert first[1] not in ("refused", "")
+            assert order()[0] == first[0]
+            assert not switch.state(first[0]).is_final
+            for _ in range(2):
+                switch.payment(METER, reference="app:R1", paid_at=paid_at, amount_minor=15000, currency="CNY", fence=7)
+            after = switch.state(first[0])
+            assert (after.state, after.is_final) == ("cancelled", True)
+            # Told again after a crash with a new fence, which is another payment to the interface.
+            switch.payment(METER, reference="app:R1", paid_at=paid_at, amount_minor=15000, currency="CNY", fence=8)
+            command, state, problem = order("another", proof_of(site, fence=7))
+            assert (state, problem.partition(":")[0]) == ("refused", "fence")
+            assert switch.state(command).problem.startswith("fence: ")
+            with pytest.raises(SwitchboardUnavailable, match="404"):
+                switch.state("no-such-command")
+            switch.payment(
+                "M999999", reference="app:R2", paid_at=paid_at, amount_minor=1, currency="CNY", fence=1
+            )  # nothing is served there, so nothing is to be stopped
+
+        def over_http() -> None:
+            with httpx.Client(base_url=site.url, headers=headers, timeout=20) as own:
+                story(HttpSwitchboard(CallOverHttp(own)))
+
+        await asyncio.to_thread(over_http)
+        client.headers.update(headers)
+        in_process = HttpSwitchboard(CallOverLoop(client, asyncio.get_running_loop()))
+        assert await asyncio.to_thread(in_process.supply, METER) == "on"
+
+
+async def test_a_head_end_that_does_not_answer_or_know_us_is_told_as_unavailable(tmp_path: Path) -> None:
+    async with site_of(tmp_path) as (site, _):
+
+        def asking(url: str, headers: dict[str, str]) -> Callable[[], object]:
+            def ask() -> object:
+                with httpx.Client(base_url=url, headers=headers, timeout=5) as own:
+                    return HttpSwitchboard(CallOverHttp(own)).supply(METER)
+
+            return ask
+
+        with pytest.raises(SwitchboardUnavailable, match="answered 401"):
+            await asyncio.to_thread(asking(site.url, {}))
+        with pytest.raises(SwitchboardUnavailable, match="GET /v1/commands"):
+            await asyncio.to_thread(asking("http://127.0.0.1:9", {}))

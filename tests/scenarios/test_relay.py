@@ -1,0 +1,181 @@
+"""The whole head-end and its supply switches in virtual time: what is owed over outages, what faults end in, what a stop leaves."""
+
+import asyncio
+import json
+import random
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+
+from headend.audit.entries import entries_in_store
+from headend.audit.verify import verify_log
+from headend.commands.model import Kind, State
+from headend.keys import PublicKey
+from headend.store.engine import reading
+from headend.store.store import open_store
+from simulators.virtual_time import VirtualClock, run
+from tests.scenarios.relay_street import LIMITS, MORNING, RelayStreet, play, running
+
+
+async def opened(street: RelayStreet, meter: str) -> None:
+    answer = await street.ask(street.an_order(Kind.OPEN, meter))
+    assert answer.refusals == ()
+    assert answer.command is not None
+    assert (await street.ended(answer.command.id)).state is State.VERIFIED
+    assert not street.is_on(meter)
+
+
+def test_what_is_paid_while_the_line_is_down_is_given_back_within_a_minute_of_its_return(tmp_path: Path) -> None:
+    async def story(street: RelayStreet) -> None:
+        await opened(street, "M000001")
+        street.wire.reachable = False
+        street.wire.drop()
+        await street.pays("M000001")
+        await asyncio.sleep(5 * 3600)
+        debt = await street.debt_of("M000001")
+        assert debt is not None
+        assert debt.is_open
+        assert debt.stage == 2  # told at one and at four hours
+        told = [event["data"] for event in street.events() if event["data"]["about"] == "obligation"]
+        assert [one["state"] for one in told if one["stage"] == 2][:1] == ["escalated"]
+        street.wire.reachable = True
+        back = street.clock.monotonic()
+        while debt.is_open:
+            assert street.clock.monotonic() - back < 120
+            await asyncio.sleep(1)
+            debt = await street.debt_of("M000001")
+            assert debt is not None
+        # The line itself is tried anew every half minute or so; from then on it takes seconds.
+        assert debt.ended == "permitted"
+
+    play(tmp_path, story)
+
+
+def test_polling_goes_on_and_a_close_waits_for_one_exchange_at_most(tmp_path: Path) -> None:
+    async def story(street: RelayStreet) -> None:
+        await opened(street, "M000002")
+        await asyncio.sleep(15 * 60 - 60 - street.clock.monotonic() % 900)
+        await asyncio.sleep(61)  # the round has just begun
+        await street.pays("M000002")
+        await asyncio.sleep(20)
+        debt = await street.debt_of("M000002")
+        assert debt is not None
+        assert debt.ended == "permitted"
+        assert debt.took_s is not None
+        assert debt.took_s < 15
+        await asyncio.sleep(900)
+        reads = street.street.reads()
+        assert {read["meter"] for read in reads} == set(street.meters)
+        assert not any("missing" in read["quality"] for read in reads)
+
+    play(tmp_path, story, meters=12)
+
+
+def test_a_stop_leaves_a_signed_log_and_the_next_start_pays_what_is_owed(tmp_path: Path) -> None:
+    async def main(clock: VirtualClock, random_: random.Random) -> None:
+        async with running(tmp_path, clock, meters=2, seed=1, edit=str) as street:
+            await street.set_limits()
+            street.tell_weather()
+            await opened(street, "M000001")
+            street.wire.reachable = False
+            street.wire.drop()
+            await street.pays("M000001")
+            path = street.street.config.path
+            meters = street.meters
+        store = open_store(street.street.config.store, street.street.config.name)
+        public = PublicKey.from_pem((tmp_path / "audit-key.pub.pem").read_text())
+        with reading(store.engine, "verifying") as connection:
+            verdict = verify_log(entries_in_store(connection), [public], [])
+        assert verdict.is_good, verdict.findings
+        assert verdict.through == verdict.records
+        store.close()
+        assert path.exists()
+        await asyncio.sleep(3600)
+        assert not street.is_on("M000001")
+        async with running(tmp_path, clock, meters=2, seed=1, edit=str, there=meters) as again:
+            debt = await again.debt_of("M000001")
+            assert debt is not None
+            await asyncio.sleep(60)
+            debt = await again.debt_of("M000001")
+            assert debt is not None
+            assert debt.ended == "permitted"
+            assert again.room.rulebook.limits == LIMITS  # durable; the weather is not
+
+    run(main, start=MORNING, seed=1)
+
+
+def test_supply_that_is_on_though_it_was_cut_is_an_alarm(tmp_path: Path) -> None:
+    async def story(street: RelayStreet) -> None:
+        await opened(street, "M000001")
+        # Somebody closes it at the cabinet.
+        relay = street.meters["M000001"].model.relay
+        relay.close(street.clock.world(), bytes(4))
+        assert street.is_on("M000001")
+        await asyncio.sleep(1200)
+        raised = [event["data"] for event in street.events() if event["data"]["about"] == "alarm"]
+        assert ("closed-but-should-be-open", "raised") in [(one["alarm"], one["state"]) for one in raised]
+        assert street.head_end.switchgear.figures.alarms["closed-but-should-be-open"] == 1
+        await street.ask(street.an_order(Kind.PERMIT_CLOSE, "M000001"))
+        await asyncio.sleep(120)
+        told = [event["data"] for event in street.events() if event["data"]["about"] == "alarm"]
+        assert ("closed-but-should-be-open", "cleared") in [(one["alarm"], one["state"]) for one in told]
+
+    play(tmp_path, story)
+
+
+def test_figures_and_health_say_what_happened(tmp_path: Path) -> None:
+    async def story(street: RelayStreet) -> None:
+        await opened(street, "M000001")
+        await street.pays("M000001")
+        await asyncio.sleep(60)
+        [collector] = street.head_end.switchgear.collectors()
+        found = {
+            (sample.name, json.dumps(sample.labels, sort_keys=True)): sample.value
+            for metric in collector.collect()
+            for sample in metric.samples
+        }
+        assert found["headend_relay_commands_total", '{"kind": "open", "state": "verified"}'] == 1
+        assert found["headend_reconnect_seconds_count", "{}"] == 1
+        assert found["headend_reconnect_seconds_bucket", '{"le": "30.0"}'] == 1
+        assert found["headend_obligations_open", "{}"] == 0
+        assert found["headend_audit_ok", "{}"] == 1
+        assert not any("M000001" in labels for _, labels in found)
+        assert street.head_end.health().problems == ()
+
+    play(tmp_path, story)
+
+
+def test_bad_weather_and_a_step_of_the_clock_hold_an_open_back_and_no_close(tmp_path: Path) -> None:
+    async def story(street: RelayStreet) -> None:
+        await opened(street, "M000002")
+        street.tell_weather(lowest_c="-15", highest_c="-3")
+        cold = await street.ask(street.an_order(Kind.OPEN, "M000001"))
+        assert [one.rule for one in cold.refusals] == ["weather"]
+        street.tell_weather()
+        street.clock.step(600)
+        stepped = await street.ask(street.an_order(Kind.OPEN, "M000001"))
+        assert "clock" in [one.rule for one in stepped.refusals]
+        await street.pays("M000002")
+        await asyncio.sleep(60)
+        debt = await street.debt_of("M000002")
+        assert debt is not None
+        assert debt.ended == "permitted"
+        assert street.is_on("M000001")
+
+    play(tmp_path, story)
+
+
+def test_a_stolen_token_cuts_off_no_more_than_the_limit(tmp_path: Path) -> None:
+    async def story(street: RelayStreet) -> None:
+        await street.set_limits_lower(per_hour=3)
+        for meter in street.meters:
+            await street.ask(street.an_order(Kind.OPEN, meter, valid=timedelta(hours=6)))
+        await asyncio.sleep(120)
+        assert sum(not street.is_on(meter) for meter in street.meters) == 3
+        alarms = [event["data"] for event in street.events() if event["data"]["about"] == "alarm"]
+        assert [(one["alarm"], one["detail"]["count"]) for one in alarms] == [("quarantined", "9")]
+        assert len(street.wire.orders) == 3
+        assert street.room.rulebook.limits is not None
+        assert street.room.rulebook.limits.of_fleet_per_day == Decimal(1)
+
+    play(tmp_path, story, meters=12)
