@@ -77,6 +77,8 @@ class IntervalKeeper:
         self._cursor = 0  # durable
         self._position = 0  # looked at
         self._has_begun = False
+        self._is_facts_turn = False
+        self._first_meter = ""  # whose facts must be through before the next reads can be told
         self._known_clocks: dict[str, datetime | None] = {}
         self._trouble = ""
         self.told = 0
@@ -154,21 +156,34 @@ class IntervalKeeper:
         log.info("intervals are told", after=self._cursor, facts=len(facts))
 
     async def step(self) -> bool:
-        """One transaction, or a look at some events; False when there was nothing to do."""
+        """One transaction, or a look at some events; False when there was nothing to do.
+
+        Facts and reads take turns: a ratio that is told a year late is some minutes of work per meter, and nobody's live intervals
+        wait for it.
+        """
         now = self._now()
         new = await self._execute(lambda: self._book.facts_after(self._teller.facts.newest))
         self._teller.facts.learn(new)
-        if pending := self._teller.facts.pending():
+        pending = self._teller.facts.pending()
+        if self._first_meter:
+            pending = [fact for fact in pending if fact.meter == self._first_meter] or pending
+            if not self._teller.facts.are_pending(self._first_meter):
+                self._first_meter = ""
+        self._is_facts_turn = not self._is_facts_turn or bool(self._first_meter)
+        if pending and self._is_facts_turn:
             cursor = self._cursor
             await self._keep(await self._execute(lambda: self._teller.take_in(pending, cursor, now)))
             return True
         after = self._position
         first, events = await self._execute(lambda: self._book.events_after(after, EVENTS_MAX))
         if not events:
-            return False
+            return bool(pending)
         if first > after + 1 and after:
             log.warning("events were pruned before their intervals were told", first=after + 1, last=first - 1)
         step = await self._execute(lambda: self._teller.portion(after, first, events, now))
+        if step.waits_for:
+            self._first_meter, self._position = step.waits_for, self._cursor
+            return True
         last = first + len(events) - 1
         if step.items or not step.changes.is_empty or last - self._cursor >= IDLE_MAX:
             step.changes.cursor = (self._cursor, last)

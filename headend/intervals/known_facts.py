@@ -53,6 +53,9 @@ class KnownFacts:
         """Oldest first."""
         return sorted((one for one in self._facts.values() if not one.is_applied), key=lambda one: one.id)
 
+    def are_pending(self, meter: str) -> bool:
+        return any(not one.is_applied for one in self._of_meter.get(meter, ()))
+
     def ratios_after(self, meter: str, at: datetime) -> datetime | None:
         """When the ratio that began at `at` ends."""
         later = [one.at for one in self._of_meter.get(meter, ()) if one.kind == RATIO and one.at > at]

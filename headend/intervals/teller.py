@@ -55,10 +55,14 @@ PeriodOf = Callable[[str], int | None]  # of a meter's plan, seconds; None for a
 
 
 class Step(Struct):
-    """What is to be told, and what is to be remembered with it."""
+    """What is to be told, and what is to be remembered with it.
+
+    waits_for: a meter whose facts must be through before these reads can be told; then the step is void.
+    """
 
     items: list[Event]
     changes: Changes
+    waits_for: str = ""
 
 
 class _Tail(Struct):
@@ -110,14 +114,19 @@ class Teller:
             if tail is None:
                 continue
             if not self._tell_in_order(tail, reads, now, step):
+                if self.facts.are_pending(
+                    key[0]
+                ):  # they count for some of the intervals behind, and not yet for others
+                    self.forget()
+                    return Step([], Changes(), waits_for=key[0])
                 del self._tails[key]
                 self._tell_late(tail, reads, (after, first + len(events) - 1), now, step)
         return step
 
     def _tell_in_order(self, tail: _Tail, reads: Sequence[FedRead], now: datetime, step: Step) -> bool:
         """False when one of them is late; nothing is told then."""
-        series = tail.series
-        facts = self.facts.of(series.meter, series.obis, series.register.unit)
+        series, place = tail.series, (tail.channel, tail.newest + 1)
+        facts = self.facts.of(series.meter, series.obis, series.register.unit, place=place)
         newest, last, good = tail.newest, tail.last, tail.good
         told: list[Event] = []
         for read in reads:
@@ -211,14 +220,18 @@ class Teller:
             if place is not None:
                 step.changes.progress = (fact.id, place)
                 self.facts.learn([replace(fact, done=place)])
+                self._forget_tails(fact.meter)
                 break
             step.changes.applied.append(fact.id)
             self.facts.learn([replace(fact, is_applied=True)])
-            for key in [key for key in self._tails if key[0] == fact.meter]:
-                del self._tails[key]
+            self._forget_tails(fact.meter)
             if len(step.items) >= ITEMS_MAX:
                 break
         return step
+
+    def _forget_tails(self, meter: str) -> None:
+        for key in [key for key in self._tails if key[0] == meter]:
+            del self._tails[key]
 
     def _take_in(self, fact: FactRow, through: int, now: datetime, step: Step) -> tuple[int, int] | None:
         """How far it has come; None when it is through."""
@@ -304,8 +317,8 @@ class Teller:
         return tail
 
     def _look_back(self, tail: _Tail, periods: Sequence[Series], after: int) -> None:
-        series = tail.series
-        facts = self.facts.of(series.meter, series.obis, series.register.unit)
+        series, place = tail.series, (tail.channel, tail.newest + 1)
+        facts = self.facts.of(series.meter, series.obis, series.register.unit, place=place)
         stored = boundaries_in(partial(self._book.rows, tail.channel, through=after), periods, facts=facts)
         for one in stored.downwards(EVER):
             if stored.is_before(one.boundary.instant):

@@ -218,8 +218,8 @@ async def _pay(desk: Desk, meter: str, clock: VirtualClock) -> None:
 
 
 async def _until_nothing_is_owed(desk: Desk) -> None:
-    while await desk.obligations():
-        await asyncio.sleep(5.0)  # noqa: ASYNC110  the feed has it, and this is only to know when to stop
+    while await desk.obligations():  # noqa: ASYNC110  the desk tells nobody when its last debt is paid
+        await asyncio.sleep(5.0)
 
 
 async def _return_lines(

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from headend.errors import StoreUnavailable
+from headend.feed.envelope import iso_utc
 from headend.feed.live import FeedSignal
 from headend.intervals.days import day_starts, local_day
 from headend.intervals.keeper import IntervalKeeper
@@ -263,6 +264,37 @@ async def test_ratios_of_the_configuration_are_facts_with_a_history(site: Site) 
     await site.new_keeper().catch_up()
     assert {(one["ratio"], one["primary"]) for one in site.newest()[1:]} == {("80", "80.00")}
     assert site.newest()[4]["revision"] == 2
+
+
+async def test_live_intervals_do_not_wait_for_a_fact_that_revises_a_long_past(site: Site) -> None:
+    """Facts and reads take turns; a late read of the same meter waits, and all ends as if the fact had always been known."""
+    site.new_keeper()
+    count = 1300
+    site.put(*(a_read(meter, slot, f"{slot}.00") for slot in range(count) if slot != 700 for meter in ("M1", "M2")))
+    await site.tell()
+    told = len(site.events())
+    site.ratios = [RatioFact(meter="M1", start=START - PERIOD, ct=Decimal(80), pt=Decimal(1))]
+    keeper = site.new_keeper()
+    await keeper.begin()
+    for slot in range(count, count + 3):
+        site.put(*(a_read(meter, slot, f"{slot}.00") for meter in ("M1", "M2")))
+    assert await keeper.step()
+    assert await keeper.step()
+    live = {site_id(event) for event in site.events()[told:] if event["data"]["revision"] == 0}
+    assert live == {
+        (meter, iso_utc(START + slot * PERIOD)) for meter in ("M1", "M2") for slot in range(count, count + 3)
+    }
+    assert any("primary" not in one for one in site.newest()[1:]), "the fact is through already: nothing was shown"
+    site.put(a_read("M1", 700, "700.00"))
+    await keeper.catch_up()
+    found = [one for one in site.newest() if one["amount"] is not None]
+    assert len(found) == count + 2
+    assert {(one["ratio"], one["primary"]) for one in found} == {("80", "80.00")}
+    assert together(site.newest()) == count + 2
+
+
+def site_id(event: dict[str, Any]) -> tuple[str, str]:
+    return event["data"]["meter"], event["data"]["end"]
 
 
 async def test_a_clock_that_is_set_marks_the_interval_of_its_labels(site: Site) -> None:
