@@ -105,7 +105,8 @@ def obligation_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
                 amount_minor=told.amount_minor,
                 currency=told.currency,
                 fence=told.fence,
-            )
+            ),
+            by=who,
         )
         if taken.refusals:
             raise refused(taken.refusals)

@@ -341,11 +341,12 @@ def _shape_of(there: Limits) -> LimitsShape:
 
 def _check_limits(asked: Limits) -> None:
     for name in ("of_fleet_per_day", "of_feeder_per_day"):
-        if not 0 <= getattr(asked, name) <= 1:
-            raise problem(400, f'{name} is {getattr(asked, name)}; expected a share, "0.005" for 0.5 %.')
+        share = getattr(asked, name)
+        if not share.is_finite() or not 0 <= share <= 1:
+            raise problem(400, f'{name} is {share}; expected a share, "0.005" for 0.5 %.')
     for name in ("kw_per_hour", "kw_per_day", "kw_when_unknown"):
         kw = getattr(asked, name)
-        if kw is not None and not 0 <= kw <= 10_000_000:
+        if kw is not None and (not kw.is_finite() or not 0 <= kw <= 10_000_000):
             raise problem(400, f"{name} is {kw}; expected kilowatts.")
 
 

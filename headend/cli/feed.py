@@ -2,7 +2,7 @@
 
 import json as json_library
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -99,6 +99,9 @@ def _show(event: str, *, json: bool) -> None:
     parsed = json_library.loads(event)
     data = parsed["data"]
     head = f"{parsed['sequence']:>8}  {parsed['time']}  {parsed['subject']:<16}"
+    if parsed["type"] == "headend.interval.v1":
+        _show_interval(head, data)
+        return
     if parsed["type"] != "headend.read.v1":
         stdout.print(escape(f"{head}  {parsed['type']}  {json_library.dumps(data, ensure_ascii=False)}"))
         return
@@ -108,3 +111,12 @@ def _show(event: str, *, json: bool) -> None:
         value = f"[red]missing: {escape(data.get('reason', ''))}[/]"
     tail = escape(f"{data['interval_end']}  {', '.join(data['quality'])}")
     stdout.print(f"{escape(head)}  {escape(data['obis']):<14} {value}  [dim]{tail}[/]")
+
+
+def _show_interval(head: str, data: dict[str, Any]) -> None:
+    if data["amount"] is not None:
+        amount = f"[bold]+{escape(data['amount'])}[/] {escape(data['unit'])}"
+    else:
+        amount = f"[red]not known: {escape(data.get('reason', ''))}[/]"
+    tail = escape(f"{data['start']} to {data['end']}  {', '.join([*data['quality'], *data.get('marks', [])])}")
+    stdout.print(f"{escape(head)}  {escape(data['obis']):<14} {amount}  [dim]{tail}[/]")

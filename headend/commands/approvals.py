@@ -65,7 +65,7 @@ class Approvals:
                 raise NotApproved(f"no command of {subject!r} waits for approval")
             digest = self._rulebook.list_digest([command.order for command in listed])
             there = approvals.standing(page.connection, purpose, subject)
-            if there is not None and there.digest == digest and not there.approved_by:
+            if there is not None and there.digest == digest and self.is_open(there, page.now):
                 return there
             _check(roles.refusals(caller, {roles.action_of(command.kind) for command in listed}))
             asked = approvals.ask(

@@ -14,20 +14,32 @@ _BAD = frozenset({State.FAILED, State.REFUSED, State.UNCONFIRMED, State.CONTRADI
 
 
 class Batch(Struct):
-    """canary: id of the open that goes first; "" before one is chosen. stopped: why no other may go; "" while they may."""
+    """canary: id of the open that goes first; "" before one is chosen. stopped: why no other may go; "" while they may.
+
+    under_way: ids of its opens that have not ended. With the last of them the batch is over: another list may come under the same
+    name, months later, and what was proven of the first says nothing about it.
+    """
 
     canary: str = ""
     is_proven: bool = False
     stopped: str = ""
+    under_way: set[str] = set()
+
+    @property
+    def is_over(self) -> bool:
+        return not self.under_way
 
     @classmethod
     def of(cls, commands: Iterable[Command]) -> "Batch":
-        """As its commands stand, after a restart."""
-        batch = cls()
+        """As its commands stand, after a restart. commands: of its name, the one made first first."""
+        batch, last_end = cls(), None
         for command in commands:
+            if batch.is_over and last_end is not None and command.created_at > last_end:
+                batch, last_end = cls(), None  # of an earlier list of this name all had ended
+            last_end = command.changed_at if last_end is None else max(last_end, command.changed_at)
             if command.attempts:
                 batch.canary = batch.canary or command.id
-                batch.saw(command)
+            batch.saw(command)
         return batch
 
     def may_go(self, command: Command) -> bool:
@@ -39,6 +51,10 @@ class Batch(Struct):
 
     def saw(self, command: Command) -> None:
         """A command of the batch took a step."""
+        if command.kind is Kind.OPEN and command.is_active:
+            self.under_way.add(command.id)
+        else:
+            self.under_way.discard(command.id)
         if self.is_proven or command.kind is not Kind.OPEN:
             return
         if command.attempts and command.state is State.VERIFIED:

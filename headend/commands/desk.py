@@ -3,10 +3,12 @@
 Nothing here touches a line. What it decides is durable when its methods return, and the executor hears of it at once.
 """
 
+import asyncio
 import hashlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -30,7 +32,8 @@ __all__ = ["Desk", "Payment", "PaymentTaken"]
 
 ORDERS_PER_PAGE = 200  # of a list, in one transaction: the store serves others in between
 _TWO_PEOPLE = (Kind.OPEN, Kind.UNPROTECT)  # of a list that needs approval, these wait for it
-_OFF = ("open",)  # contacts at which a payment makes a debt
+
+T = TypeVar("T")
 
 
 class Payment(Struct, frozen=True, kw_only=True):
@@ -80,6 +83,7 @@ class Desk:
         self._gate = gate
         self._clock = clock
         self._ramp = Ramp(random_)
+        self._writing: set[asyncio.Task[Any]] = set()
         self.intake = Intake(gate, new_id=new_id, circumstances=circumstances)
 
     # -------------------------------------------------------------------------------------------- orders
@@ -98,14 +102,29 @@ class Desk:
             part = orders[start : start + ORDERS_PER_PAGE]
 
             def take(page: Page, part: Sequence[Order] = part) -> list[Answer]:
-                over = self._gate.over_limit(page.connection, part)
+                # What can be no command takes no room under the limits: no command's end would ever give it back.
+                counted = [order for order in part if self._can_be(order, page.now)]
+                limits = self._gate.over_limit(page.connection, counted)
+                over = {order.meter: limit for order, limit in zip(counted, limits, strict=True)}
                 return [
-                    self.intake.take(page, order, over=limit, waits_for_approval=waits and order.kind in _TWO_PEOPLE)
-                    for order, limit in zip(part, over, strict=True)
+                    self.intake.take(
+                        page,
+                        order,
+                        over=over.get(order.meter),
+                        waits_for_approval=waits and order.kind in _TWO_PEOPLE,
+                    )
+                    for order in part
                 ]
 
             answers += await self._journal.write(take, "taking orders")
         return answers
+
+    def _can_be(self, order: Order, now: datetime) -> bool:
+        """What it lacks, where it cannot be a command, is told by the intake."""
+        expires_at, not_before = order.expires_at, order.not_before
+        if not self._gate.knows(order.meter) or expires_at.tzinfo is None or expires_at <= now:
+            return False
+        return not_before is None or (not_before.tzinfo is not None and not_before < expires_at)
 
     def _wrong_list(self, orders: Sequence[Order], caller: str) -> Refusal | None:
         def refusal(rule: str, text: str, needed: str) -> Refusal:
@@ -203,26 +222,51 @@ class Desk:
 
         if not is_on:
             return await journal.write(switch, "turning the stop switch off")
+
+        async def stop() -> StopSwitch:
+            try:
+                # When this fails, the caller hears so; until somebody has turned it on, it is not on.
+                return await journal.write(switch, "turning the stop switch on")
+            finally:
+                journal.end_stopping()
+
         journal.begin_stopping()
-        try:
-            # When this fails, the caller hears so; until somebody has turned it on, it is not on.
-            return await journal.write(switch, "turning the stop switch on")
-        finally:
-            journal.end_stopping()
+        return await self._to_its_end(stop())
 
     # -------------------------------------------------------------------------------------------- payments and debts
 
-    async def payment(self, payment: Payment) -> PaymentTaken:
-        """In one transaction: fences rise, opens that have not begun to be sent end, what is off is owed, and its close is queued."""
+    async def payment(self, payment: Payment, by: str = "billing") -> PaymentTaken:
+        """In one transaction: fences rise, opens that have not begun to be sent end, what is off is owed, and its close is queued.
+
+        by: who told of it, for the record.
+        """
         if refusal := self._wrong_payment(payment):
             return PaymentTaken(refusals=(refusal,))
         digest = hashlib.sha256(msgspec.json.encode(payment, order="deterministic")).hexdigest()
         journal = self._journal
+
+        async def take() -> PaymentTaken:
+            try:
+                return await journal.write(
+                    lambda page: self._take_payment(page, payment, digest, by), "taking a payment"
+                )
+            finally:
+                journal.allow(payment.meters)
+
         journal.forbid(payment.meters)
-        try:
-            return await journal.write(lambda page: self._take_payment(page, payment, digest), "taking a payment")
-        finally:
-            journal.allow(payment.meters)
+        return await self._to_its_end(take())
+
+    async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Also where the caller goes away: what it has forbidden is forbidden until it is written, or has failed."""
+        task = asyncio.ensure_future(work)
+        self._writing.add(task)
+        task.add_done_callback(self._written)
+        return await asyncio.shield(task)
+
+    def _written(self, task: asyncio.Task[Any]) -> None:
+        self._writing.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever asked has it, or went away
 
     def _wrong_payment(self, payment: Payment) -> Refusal | None:
         unknown = [meter for meter in payment.meters if not self._gate.knows(meter)]
@@ -235,7 +279,7 @@ class Desk:
             return self._refusal("times", "paid_at has no zone", "a time with its offset, such as 2026-11-22T08:00:00Z")
         return None
 
-    def _take_payment(self, page: Page, payment: Payment, digest: str) -> PaymentTaken:
+    def _take_payment(self, page: Page, payment: Payment, digest: str, by: str) -> PaymentTaken:
         if known := debts.payments_under(page.connection, payment.reference):
             if known[0].digest == digest:
                 return PaymentTaken(
@@ -257,12 +301,12 @@ class Desk:
                 "currency": payment.currency,
                 "fence": payment.fence,
             }
-            page.record("payment", payment.reference, "billing", data, is_needed=False)
-            off, under_way = supply.contact in _OFF, False
+            page.record("payment", payment.reference, by, data, is_needed=False)
+            off, under_way = _is_off(page, supply), False
             for _, command in page.active_of(meter):
                 if command.kind is Kind.OPEN and command.state in UNSENT:
                     note = {"problem": f"payment {payment.reference} came first"}
-                    page.step(command.id, Event.FENCED, actor="billing", note=note)
+                    page.step(command.id, Event.FENCED, actor=by, note=note)
                     cancelled.append(command.id)
                 under_way = under_way or (command.kind is Kind.OPEN and command.state in IN_FLIGHT)
             doubtful = rows.unconfirmed_of(page.connection, meter)
@@ -330,6 +374,14 @@ class Desk:
 
     def _refusal(self, rule: str, text: str, needed: str) -> Refusal:
         return Refusal(rule=rule, version=self._gate.version, text=text, needed=needed)
+
+
+def _is_off(page: Page, supply: rows.Supply) -> bool:
+    """Not every meter tells an ordered open from a permitted close: after an open the supply is off, whatever it is called."""
+    if supply.contact != "permitted":
+        return supply.contact == "open"
+    by = rows.command(page.connection, supply.by)
+    return by is not None and by.kind is Kind.OPEN
 
 
 def _stored(payment: Payment, meter: str, digest: str, now: datetime, obligation: str) -> debts.StoredPayment:

@@ -22,8 +22,9 @@ from headend.commands.gate import Gate
 from headend.commands.intake import HEAD_END, Circumstances
 from headend.commands.journal import Journal, Page
 from headend.commands.machine import Event
-from headend.commands.model import ACTIVE, IN_FLIGHT, UNSENT, Command, Kind
+from headend.commands.model import ACTIVE, IN_FLIGHT, UNSENT, Command, Kind, State
 from headend.commands.trust import ClockTrust
+from headend.commands.verification import Verdict
 from headend.store import commands as rows
 
 __all__ = ["Executor"]
@@ -169,11 +170,20 @@ class Executor:
             job.problem = f"{type(error).__name__}: {error}"
             job.due = max(job.due, self._clock.monotonic() + FAILED_S)
             log.exception("a command could not be carried out", command=job.command.id)
+            await self._leave_in_doubt(job, error)
         finally:
             job.task = None
             self._agenda.freed(job)
             self._gave_way(job.command)
             self._stirred.set()
+
+    async def _leave_in_doubt(self, job: Job, error: Exception) -> None:
+        """Its bytes may have left, and nobody would look back any more: what else is owed to its meter must not wait for that."""
+        if job.command.state not in IN_FLIGHT:
+            return
+        because = f"an error of the head-end ended it: {type(error).__name__}"
+        found = Verdict(state=State.UNCONFIRMED, evidence={"because": because})
+        await self.carrier.settle(job.command.id, found, None)
 
     async def _recover(self, job: Job) -> None:
         """Found in flight: nobody knows whether its bytes have left. It is looked back at, and never sent again."""
@@ -201,7 +211,10 @@ class Executor:
     def _saw(self, page: Page) -> None:
         for command in page.commands.values():
             if (name := command.order.batch) and command.kind is Kind.OPEN:
-                self._batches.setdefault(name, Batch()).saw(command)
+                batch = self._batches.setdefault(name, Batch())
+                batch.saw(command)
+                if batch.is_over:
+                    del self._batches[name]
             self._agenda.saw(command)
         if page.commands:
             self._stirred.set()

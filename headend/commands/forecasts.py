@@ -50,7 +50,8 @@ def forecast_of(told: ForecastShape) -> Forecast:
         raise BadForecast("a time has no zone; expected times with their offset, such as 2026-11-22T08:00:00Z")
     if told.reaches <= told.issued_at:
         raise BadForecast("reaches is not behind issued_at; expected until when the forecast reaches")
-    if not COLDEST_C <= told.lowest_c <= told.highest_c <= HOTTEST_C:
+    are_numbers = told.lowest_c.is_finite() and told.highest_c.is_finite()
+    if not are_numbers or not COLDEST_C <= told.lowest_c <= told.highest_c <= HOTTEST_C:
         raise BadForecast(
             f"lowest_c {told.lowest_c} and highest_c {told.highest_c}; expected {COLDEST_C} <= lowest <= highest <= "
             f"{HOTTEST_C} degrees Celsius"

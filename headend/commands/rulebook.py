@@ -233,7 +233,8 @@ class Rulebook:
         _check(roles.refusals(caller, [Action.ASK_DELETE if delete else Action.ASK_RELEASE]))
         digest = _digest_of(commands)
         requesters = {command.order.requester for command in commands}
-        others = [person_of(connection, requester) or requester for requester in sorted(requesters)]
+        # Who ordered is a person, or a token of nobody known; a token may be named as somebody who does not hold it.
+        others = sorted(requesters | {person_of(connection, requester) for requester in requesters})
         purpose = Purpose.DELETE if delete else Purpose.RELEASE
         ids = [command.id for command in commands]
         return approvals.ask(connection, purpose, digest[:16], digest, caller.person, now, others=others, commands=ids)

@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -21,13 +22,21 @@ def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
         time.sleep(0.05)
 
 
+def reads(client: httpx.Client) -> list[dict[str, Any]]:
+    return [event for event in pull(client, 0) if event["type"] == "headend.read.v1"]
+
+
+def intervals(client: httpx.Client) -> list[dict[str, Any]]:
+    return [event for event in pull(client, 0) if event["type"] == "headend.interval.v1"]
+
+
 def test_reads_arrive_and_a_clean_stop_loses_none(tmp_path: Path) -> None:
     with simulated_lines("--listen", "tcp://127.0.0.1:0", "--meters", "12", "--lines", "2", "--seed", "1") as lines:
         config = tmp_path / "headend.toml"
         config.write_text(config_text(tmp_path, lines, period="1h", quantities=QUANTITIES))
         head_end = HeadEndProcess(config, create_token(config))
         client = head_end.wait_ready()
-        eventually(lambda: len(list(pull(client, 0))) >= 8)
+        eventually(lambda: len(reads(client)) >= 8)
         assert client.get("/v1/meters").json()["meters"][0]["id"] == "M000001"
         assert 'headend_line_up{line="line-0"} 1.0' in client.get("/metrics").text
         assert head_end.stop() == 0
@@ -35,9 +44,9 @@ def test_reads_arrive_and_a_clean_stop_loses_none(tmp_path: Path) -> None:
 
         again = HeadEndProcess(config, create_token(config))
         client = again.wait_ready()
-        eventually(lambda: len(list(pull(client, 0))) == 24)
+        eventually(lambda: len(reads(client)) == 24)
         time.sleep(0.5)
-        events = list(pull(client, 0))
+        events = reads(client)
         assert len(events) == 24  # what the first run had read is not read again in the same interval
         assert all(event["data"]["quality"][0] == "measured" for event in events)
         assert again.stop() == 0
@@ -78,7 +87,7 @@ color = "red"
         )
         head_end = HeadEndProcess(config, create_token(config))
         client = head_end.wait_ready()
-        eventually(lambda: len(list(pull(client, 0))) == 4)
+        eventually(lambda: len(reads(client)) == 4)
         found = {line["name"]: line for line in client.get("/v1/lines").json()["lines"]}
         assert (found["line-0"]["state"], found["dead"]["state"]) == ("up", "down")
         assert "is something listening" in found["dead"]["problem"]
@@ -144,8 +153,15 @@ def test_feed_tail_shows_events_and_says_what_is_wrong(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert [json.loads(line)["sequence"] for line in done.stdout.splitlines()] == ["1", "2", "3", "4"]
         done = tail("--token", token, "--after", "2", "--no-follow")
-        assert len(done.stdout.splitlines()) == 2
+        assert len(done.stdout.splitlines()) >= 2
         assert "kWh" in done.stdout or " V" in done.stdout
+        with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}) as client:
+            eventually(lambda: len(list(intervals(client))) == 2)
+        told = [
+            line for line in tail("--token", token, "--after", "2", "--no-follow").stdout.splitlines() if " to " in line
+        ]
+        assert len(told) == 2
+        assert all("not known: before-first-read" in line for line in told)
         done = tail("--token", "hdt_wrong")
         assert done.returncode == 2
         assert "refused" in done.stderr

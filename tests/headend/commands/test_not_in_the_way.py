@@ -1,0 +1,160 @@
+"""What must not stand in the way of a supply that is owed, and what must not slip past the rules of opens."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from headend.commands.batches import Batch
+from headend.commands.desk import Payment
+from headend.commands.model import Command, Kind, Order, State
+from headend.drivers.relay import Sent, Witness
+from headend.model import MeterRecord
+from tests.headend.commands.test_story import METER, play
+from tests.headend.commands.world import NOON, Room, SimMeter, World, WorldSwitch, an_order
+
+_ORDER = Order(
+    kind=Kind.OPEN,
+    meter=METER,
+    reason="arrears",
+    requester="billing",
+    idempotency_key="k1",
+    expires_at=NOON + timedelta(days=1),
+)
+
+
+def a_payment(world: World, meter: str = METER) -> Payment:
+    return Payment(
+        meters=(meter,), reference="P1", paid_at=world.clock.now(), amount_minor=50_00, currency="CNY", fence=1
+    )
+
+
+def test_an_error_of_ours_behind_the_bytes_keeps_no_close_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    order = WorldSwitch.order
+
+    async def order_badly(self: WorldSwitch, meter: MeterRecord, kind: Kind, **more: Any) -> Sent:
+        sent = await order(self, meter, kind, **more)
+        if kind is Kind.OPEN:
+            raise ValueError("what nobody thought of")
+        return sent
+
+    monkeypatch.setattr(WorldSwitch, "order", order_badly)
+
+    async def scene(world: World, room: Room) -> None:
+        await room.desk.request(an_order(world, Kind.OPEN, METER), "billing")
+        await world.sent(1)
+        await asyncio.sleep(2)
+        (open_,) = await room.desk.commands(meter=METER)
+        assert open_.state is State.UNCONFIRMED
+        assert "ValueError" in open_.detail["because"]
+        taken = await room.desk.payment(a_payment(world))
+        assert METER in taken.obligations
+        await asyncio.sleep(10)
+        assert [frame.kind for frame in world.wire] == [Kind.OPEN, Kind.CLOSE]
+        assert world.meters[METER].contact == "closed"
+
+    play(scene)
+
+
+def _paying(world: World, room: Room) -> asyncio.Task[Any]:
+    return asyncio.create_task(room.desk.payment(a_payment(world)))
+
+
+def _stopping(world: World, room: Room) -> asyncio.Task[Any]:
+    return asyncio.create_task(room.desk.set_stop(True, "Ann", "something is wrong"))
+
+
+def _forbids_payment(room: Room) -> bool:
+    return room.journal.is_forbidden(METER)
+
+
+def _forbids_all(room: Room) -> bool:
+    return room.journal.is_stopped
+
+
+@pytest.mark.parametrize(("begin", "forbids"), [(_paying, _forbids_payment), (_stopping, _forbids_all)])
+def test_a_caller_who_goes_away_lifts_nothing_that_is_being_written(
+    begin: Callable[[World, Room], "asyncio.Task[Any]"], forbids: Callable[[Room], bool]
+) -> None:
+    async def scene(world: World, room: Room) -> None:
+        world.commit_s = 1.0
+        asked = begin(world, room)
+        await asyncio.sleep(0.001)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        assert forbids(room)
+        await room.journal.settle()
+        await asyncio.sleep(0)
+        # Now it is durable, and what was forbidden for the time of writing is forbidden by what was written.
+        assert not room.journal.is_forbidden(METER)
+        assert room.journal.stop.is_on or room.journal.supply(METER).fence == 1
+
+    play(scene)
+
+
+def test_another_list_under_an_old_name_has_a_canary_of_its_own() -> None:
+    async def scene(world: World, room: Room) -> None:
+        first = [an_order(world, Kind.OPEN, f"M00000{number}", batch="daily") for number in (0, 1)]
+        await room.desk.request_all(first, "billing")
+        await world.sent(2)
+        await asyncio.sleep(60)
+        for meter in world.meters.values():
+            meter.fault = "stuck"
+        second = [an_order(world, Kind.OPEN, f"M00000{number}", batch="daily") for number in range(2, 7)]
+        await room.desk.request_all(second, "billing")
+        await asyncio.sleep(120)
+        assert len(world.wire) == 3, "the first of the second list went wrong, and no other may go"
+
+    play(scene)
+
+
+def test_after_a_restart_a_batch_is_what_has_not_ended_and_what_came_with_it() -> None:
+    world_order = replace(_ORDER, batch="daily")
+
+    def a_command(identity: str, state: State, hour: int, ended: int | None = None, attempts: int = 1) -> Command:
+        begun = NOON + timedelta(hours=hour)
+        at = begun if ended is None else NOON + timedelta(hours=ended)
+        return Command(
+            id=identity,
+            order=world_order,
+            state=state,
+            created_at=begun,
+            changed_at=at,
+            due_at=begun,
+            attempts=attempts,
+        )
+
+    old = a_command("c1", State.VERIFIED, 0, 1)
+    waiting = a_command("c3", State.SCHEDULED, 5, attempts=0)
+    assert not Batch.of([old, waiting]).is_proven
+    assert Batch.of([old, a_command("c2", State.VERIFIED, 5, 6), waiting]).is_proven
+    assert Batch.of([old, a_command("c2", State.CONTRADICTED, 5, 6), waiting]).stopped
+    assert Batch.of([old, waiting, a_command("c4", State.VERIFIED, 7, 8)]).is_proven
+
+
+def test_a_payment_is_owed_its_supply_also_where_the_meter_calls_its_open_contact_permitted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    look = WorldSwitch._witness
+
+    def see(self: WorldSwitch, simulated: SimMeter) -> Witness:
+        seen = look(self, simulated)
+        return replace(seen, contact="permitted") if seen.contact == "open" else seen
+
+    monkeypatch.setattr(WorldSwitch, "_witness", see)
+
+    async def scene(world: World, room: Room) -> None:
+        await room.desk.request(an_order(world, Kind.OPEN, METER), "billing")
+        await world.sent(1)
+        await asyncio.sleep(20)
+        assert room.journal.supply(METER).contact == "permitted"
+        taken = await room.desk.payment(a_payment(world))
+        assert METER in taken.obligations
+        await asyncio.sleep(20)
+        assert world.meters[METER].contact == "closed"
+
+    play(scene)
