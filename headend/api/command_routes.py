@@ -128,7 +128,7 @@ def command_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
         caller = await caller_of(room, request)
         await allow(room, caller, [action_of(Kind(shape.kind)) for shape in shapes])
         switches(room)
-        orders = [order_of(shape, caller.person or caller.token) for shape in shapes]
+        orders = [order_of(shape, caller.name) for shape in shapes]
         answers, approval = await _ordered(room, orders, caller)
         shown = None if approval is None else ApprovalShape.of(approval, is_open=True)
         told = [_told(room, answer, shown) for answer in answers]
@@ -195,7 +195,7 @@ def command_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
             needed = f"the end of the debt: POST /v1/obligations/{found[0].obligation}/forgive"
             raise refused([Refusal(rule="owed", version=room.rulebook.version, text=text, needed=needed)])
         try:
-            outcome = await room.desk.cancel(command_id, caller.person or caller.token, reason)
+            outcome = await room.desk.cancel(command_id, caller.name, reason)
         except PROBLEMS as error:
             raise as_problem(error) from error
         if isinstance(outcome, Refusal):
@@ -208,7 +208,7 @@ def command_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
         if not 1 <= len(data.orders) <= ORDERS_MAX:
             raise problem(400, f"expected 1 to {ORDERS_MAX} orders, found {len(data.orders)}.")
         caller = await caller_of(room, request)
-        orders = [order_of(shape, caller.person or caller.token) for shape in data.orders]
+        orders = [order_of(shape, caller.name) for shape in data.orders]
         answers = await room.dry_run(orders)
         return Trials(
             policy_version=room.rulebook.version,
@@ -226,7 +226,7 @@ async def _ordered(room: CommandRoom, orders: list[Order], caller: Caller) -> tu
         if order.meter in without_code:
             data: dict[str, object] = {"meter": order.meter, "kind": order.kind.value, "rule": "operator"}
             await room.record("refused", order.idempotency_key, order.requester, data)
-    taken = iter(await room.desk.request_all(sent, caller.person or caller.token) if sent else ())
+    taken = iter(await room.desk.request_all(sent, caller.name) if sent else ())
     answers = [
         Answer(command=None, refusals=(without_code[order.meter],)) if order.meter in without_code else next(taken)
         for order in orders

@@ -149,7 +149,7 @@ def obligation_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
     ) -> Response[Taken | Ordered]:
         """Tell of a payment (`"cause": "payment"`), or order a reconnection (`"cause": "order"`)."""
         caller = await caller_of(room, request)
-        who = caller.person or caller.token
+        who = caller.name
         if isinstance(data, ReconnectShape):
             await allow(room, caller, [action_of(room.rulebook.reconnect_kind(data.meter))])
         switches(room)

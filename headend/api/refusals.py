@@ -66,7 +66,7 @@ async def allow(
         "actions": [action.value for action in actions],
         "rules": [one.rule for one in found],
     }
-    await room.record("access-refused", caller.token, caller.person or caller.token, data)
+    await room.record("access-refused", caller.token, caller.name, data)
     raise refused(found, status=403)
 
 

@@ -160,7 +160,7 @@ def _stop_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
         """Stop all opens, those that wait already, too. Supplies are given back all the same."""
         caller = await caller_of(room, request)
         await allow(room, caller, [Action.STOP_OPENS])
-        who = caller.person or caller.token
+        who = caller.name
         return _stop(await room.desk.set_stop(True, who, checked_text("reason", data.reason)))
 
     @delete("/v1/stop-switch", opt=needs(Role.DISCONNECT), status_code=200)
@@ -207,7 +207,7 @@ def _protection_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
             reason=checked_text("reason", data.reason),
             since=now if data.since is None else aware("since", data.since),
             until=_until(data.until),
-            added_by=caller.person or caller.token,
+            added_by=caller.name,
         )
 
         def add(page: Page) -> None:
@@ -396,7 +396,7 @@ def _policy_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
         except BadForecast as error:
             raise problem(422, f"{error}.") from error
         told: dict[str, object] = {"forecast": msgspec.to_builtins(data)}
-        await room.record("fact", f"forecast {data.feeder}".strip(), caller.person or caller.token, told)
+        await room.record("fact", f"forecast {data.feeder}".strip(), caller.name, told)
         return ForecastView({place: msgspec.to_builtins(one) for place, one in room.forecasts.told.items()})
 
     return policy, forecasts, tell_forecast

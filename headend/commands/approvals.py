@@ -115,7 +115,7 @@ class Approvals:
             self._rulebook.refresh(page.connection)
             if self._rulebook.limits != before:
                 data: dict[str, object] = {"before": _words(before), "after": _words(self._rulebook.limits)}
-                page.record("limits-changed", "limits", caller.person or caller.token, data, is_needed=False)
+                page.record("limits-changed", "limits", caller.name, data, is_needed=False)
             return asked
 
         return await self._journal.write(ask, "asking for limits")

@@ -27,6 +27,7 @@ __all__ = ["DebtCounters", "DebtKeeper", "EscalationHook"]
 TICK_S = 5.0
 IDLE_S = 60.0  # the same while nothing is owed
 RETURN_SPREAD_S = 20.0  # after a line has come back, its debts are tried within this: all of them within a minute
+BEHIND_S = 10.0  # before a debt is tried again that could not be for another command of its meter
 DEBTS_PER_PAGE = 50
 
 log = structlog.get_logger(__name__)
@@ -109,18 +110,21 @@ class DebtKeeper:
         for start in range(0, len(due), DEBTS_PER_PAGE):
             part = due[start : start + DEBTS_PER_PAGE]
 
-            def try_(page: Page, part: list[Obligation] = part) -> None:
-                for one in part:
-                    debt = page.debt(one.id)
-                    if debt.is_open:
-                        self._intake.try_debt(page, debt)
+            def try_(page: Page, part: list[Obligation] = part) -> set[str]:
+                return {one.id for one in part if self._is_in_the_way(page, page.debt(one.id))}
 
-            await self._journal.write(try_, "trying to reconnect")
+            behind = await self._journal.write(try_, "trying to reconnect")
             for debt in part:
                 if (kept := self._kept.get(debt.id)) is not None:
-                    # Until its try has ended, which sets the next time; this is for a try that could not be made.
-                    kept.due = self._clock.monotonic() + PAUSE_S_MAX
+                    # Until its try has ended, which sets the next time; what is in its way ends without a word to it.
+                    kept.due = self._clock.monotonic() + (BEHIND_S if debt.id in behind else PAUSE_S_MAX)
                     self.counters.tries += 1
+
+    def _is_in_the_way(self, page: Page, debt: Obligation) -> bool:
+        """Try it. True: it could not be, for a command that is not its own, such as the close of a debt that was forgiven."""
+        if not debt.is_open or self._intake.try_debt(page, debt) is not None:
+            return False
+        return all(command.obligation != debt.id for _, command in page.active_of(debt.meter))
 
     async def _climb(self) -> None:
         now = self._clock.now()

@@ -37,7 +37,6 @@ log = structlog.get_logger(__name__)
 
 # What a proven command says of the contact.
 _PROVEN = {Kind.OPEN: "open", Kind.CLOSE: "closed", Kind.PERMIT_CLOSE: "permitted"}
-_SUPPLIED = ("closed", "permitted")
 # Steps whose audit kind is not the state that they lead to.
 _AUDITED = {
     Event.SUPERSEDED.value: "superseded",
@@ -289,7 +288,15 @@ class Page:
         self.set_supply(replace(supply, contact=contact, at=self.now, by=by.id))
         debt = self.open_debt_of(by.meter)
         # What was looked at before the debt was known proves nothing about it, unless the supply was given back by this order.
-        if debt is not None and contact in _SUPPLIED and (by.obligation or by.created_at >= debt.opened_at):
+        # A stuck contact looks "permitted" after a direct close, too: only where permission was ordered and proven it pays.
+        is_permitted = (
+            contact == "permitted"
+            and by.state is State.VERIFIED
+            and debt is not None
+            and debt.kind is Kind.PERMIT_CLOSE
+        )
+        is_supplied = contact == "closed" or is_permitted
+        if debt is not None and is_supplied and (by.obligation or by.created_at >= debt.opened_at):
             how = "permitted" if contact == "permitted" else "verified" if by.obligation == debt.id else "already-on"
             self.end_debt(debt, how)
 

@@ -81,6 +81,11 @@ class Caller(Struct, frozen=True, kw_only=True):
     person: str
     roles: frozenset[Role]
 
+    @property
+    def name(self) -> str:
+        """The person; of a token that is nobody's, one that no person can have."""
+        return self.person or f"token:{self.token}"
+
 
 def action_of(kind: Kind) -> Action:
     return _OF_KIND[kind]
@@ -112,8 +117,6 @@ def refusals(caller: Caller, actions: Iterable[Action], *, asked_by: Iterable[Ca
             refuse("asked-by", "nobody knows who asked for it", "a request by somebody else")
         for asker in asked:
             if asker.token == caller.token or same_person(asker.person, caller.person):
-                refuse(
-                    "two-people", f"{caller.person or caller.token} has asked for it", "the approval of another person"
-                )
+                refuse("two-people", f"{caller.name} has asked for it", "the approval of another person")
                 break
     return tuple(found)

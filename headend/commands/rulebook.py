@@ -272,7 +272,7 @@ class Rulebook:
         position_ms = self._durable_position(connection)
         wider = approvals.is_wider(connection, limits, position_ms)
         _check(roles.refusals(caller, [Action.ASK_LIMITS if wider else Action.LOWER_LIMITS]))
-        return approvals.ask_limits(connection, limits, caller.person or caller.token, now, position_ms)
+        return approvals.ask_limits(connection, limits, caller.name, now, position_ms)
 
     def approve_limits(
         self, connection: Connection, identity: str, caller: Caller, now: datetime

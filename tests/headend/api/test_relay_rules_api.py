@@ -84,4 +84,5 @@ async def test_the_record_says_who_told_of_a_payment(tmp_path: Path) -> None:
         cashier = site.token("cashier", person="Eva at the counter")
         assert (await client.post("/v1/obligations", json=site.payment("M000001"), headers=cashier)).status_code == 202
         told = (await client.get("/v1/audit?limit=1000", headers=site.token("admin"))).json()["records"]
-        assert [one["actor"] for one in told if one["kind"] == "payment"] == ["Eva at the counter"]
+        records = [one["record"] for one in told]
+        assert [one["actor"] for one in records if one["kind"] == "payment"] == ["Eva at the counter"]

@@ -158,3 +158,47 @@ def test_a_payment_is_owed_its_supply_also_where_the_meter_calls_its_open_contac
         assert world.meters[METER].contact == "closed"
 
     play(scene)
+
+
+def test_a_close_of_a_forgiven_debt_keeps_the_next_payment_waiting_no_longer_than_itself() -> None:
+    async def scene(world: World, room: Room) -> None:
+        await room.desk.request(an_order(world, Kind.OPEN, METER), "billing")
+        await world.sent(1)
+        await asyncio.sleep(20)
+        world.meters[METER].fault = "silent-after"
+        first = (await room.desk.payment(a_payment(world))).obligations[METER]
+        await world.sent(2)
+        await room.desk.forgive(first, "Ann", "the payment bounced")
+        second = replace(a_payment(world), reference="P2", fence=2)
+        assert METER in (await room.desk.payment(second)).obligations
+        world.meters[METER].fault = ""
+        await asyncio.sleep(30)
+        assert world.meters[METER].contact == "closed"
+
+    play(scene)
+
+
+def test_a_stuck_contact_that_looks_permitted_after_a_direct_close_is_still_owed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Status word 3 has the order taken back and the contact open: the same bits as after a permission."""
+    order = WorldSwitch.order
+
+    async def order_noted(self: WorldSwitch, meter: MeterRecord, kind: Kind, **more: Any) -> Sent:
+        sent = await order(self, meter, kind, **more)
+        if kind is Kind.CLOSE:
+            self._world.meters[meter.id].contact = "permitted"
+        return sent
+
+    monkeypatch.setattr(WorldSwitch, "order", order_noted)
+
+    async def scene(world: World, room: Room) -> None:
+        await room.desk.request(an_order(world, Kind.OPEN, METER), "billing")
+        await world.sent(1)
+        await asyncio.sleep(20)
+        await room.desk.payment(a_payment(world))
+        await asyncio.sleep(3600)
+        assert [one.meter for one in await room.desk.obligations()] == [METER]
+        assert sum(frame.kind is Kind.CLOSE for frame in world.wire) > 1, "it was not tried again"
+
+    play(scene)
