@@ -234,11 +234,12 @@ class Switchgear:
         self._stopping.set()
 
     def _movers(self) -> Iterator[tuple[str, Work]]:
-        yield "governor", self.governor.run
-        yield "forecast", self.forecasts.run
+        """Where nothing can be switched, no limit has to be kept: the disk is left alone."""
         if self.executor is not None and self.debts is not None:
             assert self.aftercare is not None
             assert self.patrol is not None
+            yield "governor", self.governor.run
+            yield "forecast", self.forecasts.run
             yield "commands", self.executor.run
             yield "obligations", self.debts.run
             yield "aftercare", self.aftercare.run

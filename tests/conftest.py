@@ -26,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--disk-fills", type=int, default=10, help="how often the disk is full under the head-end (full run: 50)"
     )
     parser.addoption(
-        "--commands", type=int, default=20_000, help="schedules of opens, and races with payments (full run: 1000000)"
+        "--commands", type=int, default=5_000, help="schedules of opens, and races with payments (full run: 1000000)"
     )
     parser.addoption(
         "--policy-instants", type=int, default=20_000, help="instants held against the policy (full run: 1000000)"
