@@ -32,7 +32,7 @@ def test_a_backup_at_work_is_restored_and_no_consumer_is_misled(tmp_path: Path) 
     arguments = ("--listen", "tcp://127.0.0.1:0", "--meters", "800", "--lines", "4", "--seed", "3", "--baud", "9600")
     with simulated_lines(*arguments) as lines:
         config = tmp_path / "headend.toml"
-        config.write_text(config_text(tmp_path, lines, period="1m", quantities=["1-0:1.8.0", "1-0:32.7.0"]))
+        config.write_text(config_text(tmp_path, lines, period="1h", quantities=["1-0:1.8.0", "1-0:32.7.0"]))
         token = create_token(config)
         head_end = HeadEndProcess(config, token)
         client = head_end.wait_ready()

@@ -101,7 +101,7 @@ async def publisher(broker: Broker, **options: Any) -> AsyncIterator[Client]:
         yield client
 
 
-async def eventually(condition: Callable[[], object], seconds: float = 20) -> None:
+async def eventually(condition: Callable[[], object], seconds: float = 60) -> None:
     """Wait for what another process or the network does; fails when it does not happen."""
     until = time.monotonic() + seconds
     while not condition():
