@@ -27,9 +27,6 @@ PARSER = "@asyncapi/parser@3.6.3"
 PARSE = """
 import { Parser } from '@asyncapi/parser';
 import { readFileSync } from 'node:fs';
-
-# One worker for all of them: what they look at is made once.
-pytestmark = pytest.mark.xdist_group("asyncapi")
 const { document, diagnostics } = await new Parser().parse(readFileSync(process.argv[2], 'utf8'));
 console.log(JSON.stringify({
   diagnostics: diagnostics.map(one => ({ severity: one.severity, code: one.code, text: one.message, path: one.path })),
