@@ -23,9 +23,6 @@ from headend.model import Quality
 from protocols.values import Unit
 from tests.system.processes import BIN, HeadEndProcess, config_text, create_token, pull, simulated_lines
 
-# One worker for all of them: what they look at is made once.
-pytestmark = pytest.mark.xdist_group("docs")
-
 ROOT = Path(__file__).parent.parent
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
 PROSE = "\n".join(PAGES.values())

@@ -17,9 +17,6 @@ from simulators.load_curve import Quantity
 from simulators.virtual_time import VirtualClock, run
 from tests.scenarios.street import Street, run_street, transport_to
 
-# One worker for all of them: what they look at is made once.
-pytestmark = pytest.mark.xdist_group("back-fill")
-
 MIDNIGHT = datetime(2026, 3, 1, 16, tzinfo=UTC)  # 00:00 of 2 March in Shanghai
 TOTAL, VOLTAGE = "1-0:1.8.0", "1-0:32.7.0"
 QUARTER = timedelta(minutes=15)

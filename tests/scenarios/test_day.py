@@ -12,9 +12,6 @@ from simulators.load_curve import Quantity
 from simulators.virtual_time import run
 from tests.scenarios.street import Street, run_street
 
-# One worker for all of them: what they look at is made once.
-pytestmark = pytest.mark.xdist_group("day")
-
 MIDNIGHT = datetime(2026, 3, 1, 16, tzinfo=UTC)  # 00:00 of 2 March in Shanghai
 QUANTITIES = ["1-0:1.8.0", "1-0:32.7.0"]
 SLOTS = [(MIDNIGHT + timedelta(minutes=15 * number)).strftime("%Y-%m-%dT%H:%M:%SZ") for number in range(96)]

@@ -38,9 +38,6 @@ from tests.headend.intervals.catalogue import Entry, Scene, entries
 from tests.headend.intervals.test_untrue_reads import told as told_by
 from tests.scenarios.street import transport_to
 
-# One worker for all of them: what they look at is made once.
-pytestmark = pytest.mark.xdist_group("untrue-readings")
-
 START = datetime(2026, 11, 1, tzinfo=UTC)
 SPARE_DI = "02FE0001"  # for quantities that DL/T 645 has no item for
 NOT_SAID: dict[str, Callable[[Entry], bool]] = {

@@ -14,9 +14,6 @@ from headend.ledger.verify import verify
 from simulators.virtual_time import run
 from tests.scenarios.street import Street, run_street
 
-# One worker for all of them: what they look at is made once.
-pytestmark = pytest.mark.xdist_group("upstream")
-
 MIDNIGHT = datetime(2026, 3, 1, 16, tzinfo=UTC)  # 00:00 of 2 March in Shanghai
 DEAD = "M000003"
 

@@ -15,9 +15,6 @@ import pytest
 from tests.brokers import Broker, mosquitto
 from tests.system.processes import BIN, HeadEndProcess, create_token, free_port, pull, simulated
 
-# One worker for all of them: what they look at is made once.
-pytestmark = pytest.mark.xdist_group("street")
-
 QUANTITIES = ["1-0:1.8.0", "1-0:32.7.0"]
 SDM630 = "modbus/eastron_sdm630"
 DTSU666 = "modbus/chint_dtsu666"

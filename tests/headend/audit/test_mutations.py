@@ -24,9 +24,6 @@ from headend.ledger.digest import canonical
 from headend.store.engine import connect, reading
 from tests.headend.audit.support import Rig, verify_audit
 
-# One worker for all of them: what they look at is made once.
-pytestmark = pytest.mark.xdist_group("mutations")
-
 Json = dict[str, Any]
 METER = "M000001"
 
