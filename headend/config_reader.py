@@ -1,5 +1,6 @@
 """Taking a configuration file apart: every table and entry checked by its shape, every problem kept with its place."""
 
+import tomllib
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
@@ -10,8 +11,9 @@ from pydantic import BaseModel, ValidationError
 
 from headend.toml_places import Places
 
-__all__ = ["Entry", "Problem", "Reader", "Report", "Where", "dotted", "explain_errors", "names"]
+__all__ = ["Entry", "Problem", "Reader", "Report", "Where", "dotted", "explain_errors", "names", "read_toml"]
 
+FILE_BYTES_MAX = 1_000_000  # of policies, calendars, tariffs: they have some kB
 NAMES_SHOWN_MAX = 20  # a fleet has hundreds of lines; a list of all behind each of its mistakes helps nobody
 SECRET_KEYS = ("password", "operator", "secret")
 
@@ -140,3 +142,19 @@ def names(known: Mapping[str, Any]) -> str:
         return "(none is configured)"
     shown = list(known)[:NAMES_SHOWN_MAX]
     return ", ".join(shown) + (f" and {len(known) - len(shown)} more" if len(known) > len(shown) else "")
+
+
+def read_toml(path: Path) -> tuple[str, dict[str, Any], list[Problem]]:
+    """Text and document of a small TOML file beside the configuration, or why there is none."""
+    try:
+        data = path.read_bytes()
+        if len(data) > FILE_BYTES_MAX:
+            return "", {}, [Problem(path.name, f"{len(data)} bytes; expected at most {FILE_BYTES_MAX}")]
+        text = data.decode()
+        return text, tomllib.loads(text), []
+    except OSError as error:
+        return "", {}, [Problem(str(path), f"cannot be read: {error.strerror}")]
+    except UnicodeDecodeError as error:
+        return "", {}, [Problem(path.name, f"is not UTF-8 (byte {error.start}); expected a TOML file")]
+    except (ValueError, RecursionError) as error:  # the former also from a number of thousands of digits
+        return "", {}, [Problem(path.name, f"is not TOML: {error}")]

@@ -1,11 +1,7 @@
 """The intervals of a head-end as its configuration has them: who tells them, who answers for them, where facts are recorded."""
 
-from functools import lru_cache
-
 from litestar.handlers import HTTPRouteHandler
 
-from firmware_contracts.contract import Contract
-from firmware_contracts.errors import ContractError
 from headend.api.fact_routes import fact_routes
 from headend.api.interval_routes import interval_routes
 from headend.clock import Clock
@@ -13,11 +9,10 @@ from headend.config import Config
 from headend.feed.live import FeedSignal
 from headend.intervals.fact_desk import Baselines, FactDesk
 from headend.intervals.keeper import IntervalKeeper
-from headend.intervals.promises import pushed_register, register_of
-from headend.intervals.registers import TICKS, Connection, Register
+from headend.intervals.promised import promised_register
+from headend.intervals.registers import TICKS, Register
 from headend.intervals.view import IntervalView
 from headend.model import MeterRecord
-from headend.quantities import BadQuantity, load_contract, resolve
 from headend.store.intervals import IntervalBook
 from headend.store.store import Store
 from headend.store.writer import Execute, Writer
@@ -82,23 +77,10 @@ class Intervals:
         """What is promised of it. Of a meter that is no longer configured only what its code says."""
         record = self._meters.get(meter)
         contract = "" if record is None or record.protocol == "mqtt" else record.contract
-        return _promised(contract, obis, unit, self._connections.get(meter))
+        return promised_register(contract, obis, unit, self._connections.get(meter), step=_STEP)
 
     def routes(self) -> tuple[HTTPRouteHandler, ...]:
         return (
             *interval_routes(self.view, period_of=self.period_of),
             *fact_routes(self.desk, period_of=self.period_of),
         )
-
-
-@lru_cache(maxsize=16384)  # as many as a fleet has contract rows, times its kinds of connection
-def _promised(contract_name: str, obis: str, unit: Unit, connection: Connection | None) -> Register:
-    try:
-        if not contract_name:
-            return pushed_register(obis, unit, _STEP, connection)
-        contract = load_contract(contract_name)
-        found = resolve(contract, obis)
-    except (ContractError, BadQuantity):
-        return pushed_register(obis, unit, _STEP, connection)
-    tariffs = contract.limits.tariffs if isinstance(contract, Contract) else 0
-    return register_of(found, obis, unit, tariffs=tariffs, connection=connection)

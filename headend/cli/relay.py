@@ -67,10 +67,22 @@ def register(app: typer.Typer) -> None:
     )
     commands: tuple[tuple[str, Callable[..., None]], ...] = (
         ("open", open_command),
-        ("permit-close", permit_close_command),
-        ("close", close_command),
-        ("protect", protect_command),
-        ("unprotect", unprotect_command),
+        (
+            "permit-close",
+            _plain_order(
+                "permit-close",
+                "Permit a customer to close at the meter's button. Verified is not yet power: the customer's button is waited for.",
+            ),
+        ),
+        ("close", _plain_order("close", "Close a supply (switch it on), now. Needs a token with role operate.")),
+        ("protect", _plain_order("protect", "Make the meter keep its supply on, whatever it is ordered.")),
+        (
+            "unprotect",
+            _plain_order(
+                "unprotect",
+                "Ask that the meter's own protection ends; another person approves. Needs a token with role disconnect.",
+            ),
+        ),
         ("status", status_command),
         ("list", list_command),
         ("show", show_command),
@@ -110,72 +122,26 @@ def open_command(
     _order("open", meter, reason, expires, not_before, key, wait, wait_s, (config, url, token), json, more)
 
 
-def close_command(
-    meter: Meter,
-    reason: Reason,
-    expires: Expires = "24h",
-    not_before: NotBefore = None,
-    key: Key = None,
-    wait: Wait = True,
-    wait_s: WaitS = WAIT_S,
-    config: ConfigOption = None,
-    url: UrlOption = None,
-    token: TokenOption = None,
-    json: Json = False,
-) -> None:
-    """Close a supply (switch it on), now. Needs a token with role operate."""
-    _order("close", meter, reason, expires, not_before, key, wait, wait_s, (config, url, token), json)
+def _plain_order(kind: str, says: str) -> Callable[..., None]:
+    """An order that needs nothing but a meter and a reason. says: its help."""
 
+    def command(
+        meter: Meter,
+        reason: Reason,
+        expires: Expires = "24h",
+        not_before: NotBefore = None,
+        key: Key = None,
+        wait: Wait = True,
+        wait_s: WaitS = WAIT_S,
+        config: ConfigOption = None,
+        url: UrlOption = None,
+        token: TokenOption = None,
+        json: Json = False,
+    ) -> None:
+        _order(kind, meter, reason, expires, not_before, key, wait, wait_s, (config, url, token), json)
 
-def permit_close_command(
-    meter: Meter,
-    reason: Reason,
-    expires: Expires = "24h",
-    not_before: NotBefore = None,
-    key: Key = None,
-    wait: Wait = True,
-    wait_s: WaitS = WAIT_S,
-    config: ConfigOption = None,
-    url: UrlOption = None,
-    token: TokenOption = None,
-    json: Json = False,
-) -> None:
-    """Permit a customer to close at the meter's button. Verified is not yet power: the customer's button is waited for."""
-    _order("permit-close", meter, reason, expires, not_before, key, wait, wait_s, (config, url, token), json)
-
-
-def protect_command(
-    meter: Meter,
-    reason: Reason,
-    expires: Expires = "24h",
-    not_before: NotBefore = None,
-    key: Key = None,
-    wait: Wait = True,
-    wait_s: WaitS = WAIT_S,
-    config: ConfigOption = None,
-    url: UrlOption = None,
-    token: TokenOption = None,
-    json: Json = False,
-) -> None:
-    """Make the meter keep its supply on, whatever it is ordered."""
-    _order("protect", meter, reason, expires, not_before, key, wait, wait_s, (config, url, token), json)
-
-
-def unprotect_command(
-    meter: Meter,
-    reason: Reason,
-    expires: Expires = "24h",
-    not_before: NotBefore = None,
-    key: Key = None,
-    wait: Wait = True,
-    wait_s: WaitS = WAIT_S,
-    config: ConfigOption = None,
-    url: UrlOption = None,
-    token: TokenOption = None,
-    json: Json = False,
-) -> None:
-    """Ask that the meter's own protection ends; another person approves. Needs a token with role disconnect."""
-    _order("unprotect", meter, reason, expires, not_before, key, wait, wait_s, (config, url, token), json)
+    command.__doc__ = says
+    return command
 
 
 def status_command(

@@ -11,7 +11,6 @@ holidays = [{ name = "元旦", first = 2026-01-01, last = 2026-01-03 }]
 worked = [2026-01-04]
 """
 
-import tomllib
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -19,13 +18,12 @@ from typing import Annotated
 from pydantic import Field
 
 from headend.commands.calendar import CalendarYear, Holiday
-from headend.config_reader import Entry, Problem, Reader
+from headend.config_reader import Entry, Problem, Reader, read_toml
 from headend.config_words import ConfigTable, Name
 
 __all__ = ["CALENDARS", "read_years"]
 
 CALENDARS = Path(__file__).parent / "calendars"
-FILE_BYTES_MAX = 1_000_000  # a year is some 2 kB; what is larger is no calendar
 REACHES_BACK_DAYS_MAX = 31
 
 Text = Annotated[str, Field(min_length=1)]
@@ -69,22 +67,6 @@ def read_years(path: Path) -> tuple[list[CalendarYear], list[Problem]]:
     if not document.get("years"):
         reader.problem(("years",), "missing: expected a table [[years]] per published year")
     return years, [*reader.fatal, *reader.problems]
-
-
-def read_toml(path: Path) -> tuple[str, dict[str, object], list[Problem]]:
-    """Text and document of a small TOML file, or why there is none."""
-    try:
-        data = path.read_bytes()
-        if len(data) > FILE_BYTES_MAX:
-            return "", {}, [Problem(path.name, f"{len(data)} bytes; expected at most {FILE_BYTES_MAX}")]
-        text = data.decode()
-        return text, tomllib.loads(text), []
-    except OSError as error:
-        return "", {}, [Problem(str(path), f"cannot be read: {error.strerror}")]
-    except UnicodeDecodeError as error:
-        return "", {}, [Problem(path.name, f"is not UTF-8 (byte {error.start}); expected a TOML file")]
-    except tomllib.TOMLDecodeError as error:
-        return "", {}, [Problem(path.name, f"is not TOML: {error}")]
 
 
 def _check_year(entry: Entry) -> None:

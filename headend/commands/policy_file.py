@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from headend.commands.calendar import CalendarYear
-from headend.commands.calendar_file import CALENDARS, read_toml, read_years
+from headend.commands.calendar_file import CALENDARS, read_years
 from headend.commands.policy import Policy, PolicyData, ProtectedClass, Reconnect, canonical
 from headend.commands.policy_shapes import (
     DebtTable,
@@ -29,7 +29,7 @@ from headend.commands.policy_shapes import (
     shape_at,
 )
 from headend.commands.rules import WEEKDAYS, Debt, NoticeStep, OpenTimes, Rules, Season, Span, Weather
-from headend.config_reader import Problem, Reader, Where, explain_errors
+from headend.config_reader import Problem, Reader, Where, explain_errors, read_toml
 from headend.errors import ConfigError
 from headend.keys import PublicKey, SigningKey
 

@@ -22,18 +22,16 @@ from msgspec import Struct
 from msgspec.structs import replace
 from sqlalchemy import Connection as Transaction
 
-from firmware_contracts.contract import Contract
-from firmware_contracts.errors import ContractError
 from headend.clock import Clock
 from headend.feed.envelope import iso_utc
 from headend.intervals.context import Context
 from headend.intervals.findings import Finding
 from headend.intervals.history import History, Suspicion, moment_of, rebased, second_of
-from headend.intervals.promises import pushed_register, register_of
+from headend.intervals.promised import promised_register
+from headend.intervals.promises import pushed_register
 from headend.intervals.quality import TruthChecks, Verdict, judge
 from headend.intervals.registers import Connection, Register, ticks_of
 from headend.model import Event, Item, JudgedRead, MeterClock, PushedRead, Quality, Read
-from headend.quantities import BadQuantity, load_contract, resolve
 from headend.ratios import Ratios
 from headend.store.histories import rebase_history
 from protocols.values import Unit
@@ -248,10 +246,10 @@ class Guard:
             exponent = read.amount.as_tuple().exponent
             return _pushed(read.obis, read.unit, exponent if isinstance(exponent, int) else 0, connection)
         if connection is not None and ratio is not None and read.is_primary:
-            return _promised(alike.contract, read.obis, read.unit, replace(connection, ratio=ratio))
+            return promised_register(alike.contract, read.obis, read.unit, replace(connection, ratio=ratio))
         register = alike.registers.get(read.obis)
         if register is None or register.unit is not read.unit:
-            register = alike.registers[read.obis] = _promised(alike.contract, read.obis, read.unit, connection)
+            register = alike.registers[read.obis] = promised_register(alike.contract, read.obis, read.unit, connection)
         return register
 
     # -------------------------------------------------------------------------------------------- what is remembered
@@ -362,18 +360,6 @@ def _surely_off(clock: MeterClock, moment: datetime) -> float:
     offset_s = clock.offset_at(moment)
     sure_s = max(0.0, abs(offset_s) - clock.uncertainty_s)
     return sure_s if offset_s > 0 else -sure_s
-
-
-@lru_cache(maxsize=16384)  # as many as a fleet has contract rows, times its kinds of connection
-def _promised(contract_name: str, obis: str, unit: Unit, connection: Connection | None) -> Register:
-    """What the contract's row promises; a quantity that it does not name is known by its code alone."""
-    try:
-        contract = load_contract(contract_name)
-        found = resolve(contract, obis)
-    except (ContractError, BadQuantity):
-        return pushed_register(obis, unit, Decimal("0.01"), connection)
-    tariffs = contract.limits.tariffs if isinstance(contract, Contract) else 0
-    return register_of(found, obis, unit, tariffs=tariffs, connection=connection)
 
 
 @lru_cache(maxsize=16384)

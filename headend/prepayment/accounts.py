@@ -1,6 +1,7 @@
 """Who has an account: enrolment, contacts, tenancies, move-out. Every function works inside its caller's transaction.
 
-Nothing that was true once is overwritten: contacts, holders, meters and tenancies have a since, and the newest counts.
+Nothing that was true once is overwritten: contacts, holders, meters and tenancies have a since, and the newest counts. Longer than
+other modules: what changes an account and what looks it up share the shapes of its rows.
 """
 
 import hashlib

@@ -6,9 +6,10 @@ the same key is asked again, so nothing is drawn twice. A refusal is tried again
 
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
+from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Connection, and_, func, literal, or_, select
+from sqlalchemy import Connection, Row, and_, func, literal, or_, select
 
 from headend.clock import Clock
 from headend.prepayment.database import Database, put_rows
@@ -239,8 +240,8 @@ def _store(connection: Connection, debit: Debit) -> None:
     put_rows(connection, debits, [row])
 
 
-def _debit(row: object) -> Debit:
-    found = dict(row._mapping)  # type: ignore[attr-defined]
+def _debit(row: Row[Any]) -> Debit:
+    found = dict(row._mapping)
     return Debit(
         **found
         | {

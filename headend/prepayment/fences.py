@@ -14,7 +14,7 @@ from headend.prepayment.database import put_rows
 from headend.prepayment.rows import epoch_ms, from_epoch_ms
 from headend.prepayment.tables import fenced_payments, fences
 
-__all__ = ["FencedPayment", "booked", "fence_of", "fenced", "raise_fence"]
+__all__ = ["FencedPayment", "booked", "fence_of", "fenced", "next_fence", "raise_fence"]
 
 
 class FencedPayment(Struct, frozen=True, kw_only=True):
@@ -29,9 +29,15 @@ class FencedPayment(Struct, frozen=True, kw_only=True):
 
 def raise_fence(connection: Connection, account: str, channel: str, receipt: str, now: datetime) -> int:
     """The number to tell. The same payment told again, after a crash, has a new one."""
+    number = next_fence(connection, account)
+    put_rows(connection, fenced_payments, [(channel, receipt, account, number, epoch_ms(now))])
+    return number
+
+
+def next_fence(connection: Connection, account: str) -> int:
+    """For a credit that is in the balance already, however it came there."""
     number = (connection.execute(select(fences.c.number).where(fences.c.account == account)).scalar() or 0) + 1
     put_rows(connection, fences, [(account, number)])
-    put_rows(connection, fenced_payments, [(channel, receipt, account, number, epoch_ms(now))])
     return number
 
 

@@ -5,9 +5,10 @@ caller's transaction.
 """
 
 from datetime import date, datetime
+from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, Row, select, update
 
 from headend.prepayment import accounts
 from headend.prepayment.agenda import touch_account
@@ -134,8 +135,8 @@ def waiting(connection: Connection, before: date) -> list[MoveOut]:
     return [_move_out(row) for row in connection.execute(statement)]
 
 
-def _move_out(row: object) -> MoveOut:
-    found = dict(row._mapping)  # type: ignore[attr-defined]
+def _move_out(row: Row[Any]) -> MoveOut:
+    found = dict(row._mapping)
     return MoveOut(
         **found
         | {

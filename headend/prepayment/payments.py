@@ -10,10 +10,11 @@ could cost a customer who has paid the supply.
 
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from msgspec.structs import replace
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 
 from headend.feed.envelope import iso_utc
 from headend.prepayment.books import post
@@ -51,7 +52,7 @@ def check(payment: Payment, now: datetime) -> None:
 def find(connection: Connection, channel: str, receipt: str) -> Payment | None:
     statement = select(payments).where(payments.c.channel == channel, payments.c.receipt == receipt)
     row = connection.execute(statement).first()
-    return None if row is None else _payment(row._mapping)
+    return None if row is None else _payment(row)
 
 
 def take(connection: Connection, payment: Payment, zone: ZoneInfo) -> Payment:
@@ -128,13 +129,13 @@ def reverse(connection: Connection, payment: Payment, now: datetime, zone: ZoneI
 def of_account(connection: Connection, account: str) -> list[Payment]:
     """Oldest first."""
     statement = select(payments).where(payments.c.booked_for == account)
-    return [_payment(row._mapping) for row in connection.execute(statement.order_by(payments.c.paid_at))]
+    return [_payment(row) for row in connection.execute(statement.order_by(payments.c.paid_at))]
 
 
 def unmatched(connection: Connection) -> list[Payment]:
     """Money that waits for somebody to say whose it is; oldest first."""
     statement = select(payments).where(payments.c.state == PaymentState.UNMATCHED.value)
-    return [_payment(row._mapping) for row in connection.execute(statement.order_by(payments.c.received_at))]
+    return [_payment(row) for row in connection.execute(statement.order_by(payments.c.received_at))]
 
 
 def of_day(connection: Connection, channel: str, start: datetime, end: datetime) -> Iterator[Payment]:
@@ -143,7 +144,7 @@ def of_day(connection: Connection, channel: str, start: datetime, end: datetime)
         payments.c.channel == channel, payments.c.paid_at >= epoch_ms(start), payments.c.paid_at < epoch_ms(end)
     )
     for row in connection.execute(statement.order_by(payments.c.paid_at, payments.c.receipt)):
-        yield _payment(row._mapping)
+        yield _payment(row)
 
 
 # ------------------------------------------------------------------------------------------------ inside
@@ -222,8 +223,8 @@ def _row(payment: Payment) -> dict[str, object]:
     }
 
 
-def _payment(row: object) -> Payment:
-    found = dict(row)  # type: ignore[call-overload]
+def _payment(row: Row[Any]) -> Payment:
+    found = dict(row._mapping)
     return Payment(
         **found
         | {

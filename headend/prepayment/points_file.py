@@ -13,7 +13,6 @@ bonus = "0.50"                  # credited; left out: none
 """
 
 import re
-import tomllib
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Annotated
 from msgspec import Struct
 from pydantic import AfterValidator, Field
 
-from headend.config_reader import Problem, Reader
+from headend.config_reader import Problem, Reader, read_toml
 from headend.config_words import ConfigTable, Name
 from headend.errors import ConfigError
 from headend.prepayment.money import MINOR_DIGITS, exact_minor
@@ -95,13 +94,9 @@ def load_points_rule(path: Path) -> PointsRule:
 
 def check_points_rule(path: Path) -> tuple[PointsRule | None, list[Problem]]:
     """The rule of a file, and every problem; None with any."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        document = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        return None, [Problem(path.name, f"cannot be read: {error}")]
-    except (ValueError, RecursionError) as error:
-        return None, [Problem(path.name, f"not TOML: {error}")]
+    text, document, problems = read_toml(path)
+    if problems:
+        return None, problems
     reader = Reader(path, text)
     for key in document:
         if key not in ("rule", "tiers"):

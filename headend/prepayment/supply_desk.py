@@ -32,7 +32,7 @@ from headend.prepayment.engine import (
     obstacles,
 )
 from headend.prepayment.errors import SwitchboardUnavailable
-from headend.prepayment.fences import fence_of, fenced
+from headend.prepayment.fences import fence_of, fenced, next_fence
 from headend.prepayment.model import Account, AccountState
 from headend.prepayment.money import shown
 from headend.prepayment.notice_plan import WARNINGS, NoticePlan
@@ -49,7 +49,6 @@ from headend.prepayment.supply_store import (
     Telling,
     add_order,
     load,
-    next_fence,
     note_order,
     order_prefix,
     orders_of,

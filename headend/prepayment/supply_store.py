@@ -10,13 +10,12 @@ from sqlalchemy import Connection, insert, select, update
 
 from headend.prepayment.accounts import account_of
 from headend.prepayment.books import balance_of
-from headend.prepayment.database import put_rows
 from headend.prepayment.engine import Episode, Ordered, State
 from headend.prepayment.fences import fenced
 from headend.prepayment.ports import OpenProof, OrderState, ProvenNotice
 from headend.prepayment.rows import epoch_ms, from_epoch_ms
 from headend.prepayment.supply_tables import episodes
-from headend.prepayment.tables import fences, orders
+from headend.prepayment.tables import orders
 
 __all__ = [
     "Content",
@@ -25,7 +24,6 @@ __all__ = [
     "Telling",
     "add_order",
     "load",
-    "next_fence",
     "note_order",
     "order_prefix",
     "orders_of",
@@ -141,13 +139,6 @@ def touch(connection: Connection, account: str, now: datetime) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ fences
-
-
-def next_fence(connection: Connection, account: str) -> int:
-    """For a credit that is in the balance already, however it came there."""
-    number = (connection.execute(select(fences.c.number).where(fences.c.account == account)).scalar() or 0) + 1
-    put_rows(connection, fences, [(account, number)])
-    return number
 
 
 def restores(connection: Connection, account: str, amount_minor: int) -> bool:

@@ -36,7 +36,6 @@ __all__ = [
     "metadata",
     "meter_days",
     "move_outs",
-    "notices",
     "off_meters",
     "orders",
     "outbox",
@@ -278,22 +277,6 @@ off_meters = Table(
     metadata,
     Column("meter", Text, primary_key=True),
     Column("since", _Big, nullable=False),
-)
-
-notices = Table(
-    "notices",
-    metadata,
-    Column("account", Text, primary_key=True),
-    Column("episode", Integer, primary_key=True, autoincrement=False),  # counts up each time the account was put right
-    Column("step", Text, primary_key=True),
-    Column("created_at", _Big, nullable=False),
-    Column("text", Text, nullable=False),
-    Column("channel", Text, nullable=False),
-    Column("reference", Text, nullable=False),
-    Column("sent_at", _Big),
-    Column("delivered_at", _Big),
-    Column("tries", Integer, nullable=False),
-    Column("problem", Text, nullable=False),
 )
 
 debits = Table(

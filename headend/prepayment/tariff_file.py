@@ -23,7 +23,6 @@ addition = "0.05"
 """
 
 import re
-import tomllib
 from collections.abc import Iterable, Sequence
 from datetime import date, time
 from decimal import Decimal
@@ -33,7 +32,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from headend.config_reader import Problem, Reader
+from headend.config_reader import Problem, Reader, read_toml
 from headend.config_words import ConfigTable, Name
 from headend.errors import ConfigError
 from headend.prepayment.money import MINOR_DIGITS, Rounding, exact_minor
@@ -201,13 +200,9 @@ def load_tariffs(paths: Iterable[Path]) -> dict[str, tuple[Tariff, ...]]:
 
 def check_tariff(path: Path) -> tuple[Tariff | None, list[Problem]]:
     """The tariff of a file, and every problem; None with any."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        document = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        return None, [Problem(path.name, f"cannot be read: {error}")]
-    except (ValueError, RecursionError) as error:
-        return None, [Problem(path.name, f"not TOML: {error}")]
+    text, document, problems = read_toml(path)
+    if problems:
+        return None, problems
     reader = Reader(path, text)
     known = (*_TABLES, *_ENTRIES)
     for key in document:

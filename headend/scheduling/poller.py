@@ -12,8 +12,7 @@ behind the meters that answer; how often it is asked again is bounded by its bre
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import structlog
@@ -22,15 +21,16 @@ from msgspec import Struct
 from headend.clock import Clock
 from headend.drivers.errors import DriverError, LineDown, NoAnswer, SilentBehind
 from headend.drivers.line import Line, Priority
-from headend.drivers.reading import Question, Reader, Reading, Register, Value
+from headend.drivers.reading import Question, Reader, Reading, Register
 from headend.intervals.guard import Guard, Judgement
-from headend.model import Item, MeterRecord, Quality, Read
+from headend.model import Item, MeterRecord, Read
 from headend.scheduling.breaker import Breaker, Purse
 from headend.scheduling.plan import next_slot, slot_at
+from headend.scheduling.polled_reads import feed_reason, missing_read, reads_of
 from headend.scheduling.spare_time import Worker
 from headend.store.writer import Writer
 
-__all__ = ["MeterStatus", "PlannedMeter", "Poller", "feed_reason", "missing_read", "reads_of"]
+__all__ = ["MeterStatus", "PlannedMeter", "Poller"]
 
 ACCEPT_MAX = timedelta(
     hours=4
@@ -40,7 +40,6 @@ MISSED_MAX = timedelta(
     days=3
 )  # slots that passed while we were down are named so far back; older ones are a gap in the feed
 PORTION = 200  # missing reads put between two looks at the line
-_REASONS = {"line-busy": "overrun"}  # driver words that are no reasons of the feed
 
 log = structlog.get_logger(__name__)
 
@@ -486,73 +485,6 @@ class Poller:
 def _taken(turn: _Turn) -> list[Read]:
     heard, turn.heard = turn.heard, []
     return heard
-
-
-def feed_reason(kind: str) -> str:
-    """The feed's word for a driver error's kind."""
-    return _REASONS.get(kind, kind)
-
-
-def reads_of(
-    meter: str, question: Question, reading: Reading, *, slot: datetime, now: datetime, zone: ZoneInfo, late: bool
-) -> list[Read]:
-    """One read per register of the question. A value that the meter marks as not measured is missing, never a number."""
-    return [
-        _read_of(meter, register, value, reading.refused.get(place, ""), slot=slot, now=now, zone=zone, late=late)
-        for place, (register, value) in enumerate(zip(question.registers, reading.values, strict=True))
-    ]
-
-
-def _read_of(
-    meter: str,
-    register: Register,
-    value: Value,
-    refused: str,
-    *,
-    slot: datetime,
-    now: datetime,
-    zone: ZoneInfo,
-    late: bool,
-) -> Read:
-    amount = value.content if isinstance(value.content, Decimal) else None
-    return Read(
-        meter=meter,
-        obis=register.name,
-        amount=amount,
-        unit=value.unit,
-        interval_end=slot,
-        read_at=None,
-        received_at=now,
-        quality=_QUALITIES[amount is not None, late],
-        source=register.source,
-        reason="" if amount is not None else refused or "not-measured",
-        occurred_at=value.at.replace(tzinfo=zone).astimezone(UTC) if value.at is not None else None,
-        is_primary=register.is_primary,
-    )
-
-
-def missing_read(meter: str, register: Register, *, slot: datetime, now: datetime, reason: str) -> Read:
-    """What stands in the feed for a register that could not be had."""
-    return Read(
-        meter=meter,
-        obis=register.name,
-        amount=None,
-        unit=register.unit,
-        interval_end=slot,
-        read_at=None,
-        received_at=now,
-        quality=(Quality.MISSING,),
-        source=register.source,
-        reason=reason,
-    )
-
-
-_QUALITIES = {
-    (True, False): (Quality.MEASURED,),
-    (True, True): (Quality.MEASURED, Quality.LATE),
-    (False, False): (Quality.MISSING,),
-    (False, True): (Quality.MISSING, Quality.LATE),
-}
 
 
 async def _first(timeout_s: float, *waits: Awaitable[object]) -> None:

@@ -17,7 +17,7 @@ from headend.drivers.modbus import ModbusDriver
 from headend.drivers.protocols import session_of, timing_of
 from headend.drivers.transport import LineUrl, connect
 from headend.model import Quality
-from headend.scheduling.poller import reads_of
+from headend.scheduling.polled_reads import reads_of
 from headend.store.store import Store, open_store
 from headend.store.writer import Writer, own_thread
 from tests.bench.figures import WARM_UP_S, Mark, Stretch

@@ -11,7 +11,7 @@ import pytest
 
 from headend.drivers.reading import Question, Reading
 from headend.model import Read
-from headend.scheduling import poller
+from headend.scheduling import polled_reads, poller
 from headend.store.store import Store
 from simulators.virtual_time import VirtualClock, run
 from tests.scenarios.street import Street, run_street
@@ -56,7 +56,7 @@ def assert_each_interval_once(street: Street, *, expected: int) -> None:
 def test_an_error_of_ours_costs_one_meter_its_read_and_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = poller.reads_of
+    real = polled_reads.reads_of
 
     def reads_of(meter: str, question: Question, reading: Reading, **rest: Any) -> list[Read]:
         if meter == "M000003":

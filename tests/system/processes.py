@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 
@@ -72,7 +72,9 @@ def create_token(config: Path, role: str = "read") -> str:
 
 
 class HeadEndProcess:
-    """`headend run CONFIG --json` and a client that may read its feed."""
+    """`headend run CONFIG --json` and a client that may read its feed. alive: those that nobody has ended yet."""
+
+    alive: ClassVar[set["HeadEndProcess"]] = set()
 
     def __init__(self, config: Path, token: str) -> None:
         self.log = config.with_suffix(".log")
@@ -82,6 +84,7 @@ class HeadEndProcess:
             )
         self._token = token
         self.client: httpx.Client | None = None
+        self.alive.add(self)
 
     def wait_ready(self) -> httpx.Client:
         assert self.process.stdout is not None
@@ -105,6 +108,7 @@ class HeadEndProcess:
 
     def _gone(self) -> None:
         self.process.wait(timeout=30)
+        self.alive.discard(self)
         if self.client is not None:
             self.client.close()
         if self.process.stdout is not None:

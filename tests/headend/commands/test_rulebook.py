@@ -14,7 +14,6 @@ import pytest
 from sqlalchemy import Connection, insert, update
 
 from headend.commands.approval import Purpose, digest_of_list
-from headend.commands.canary import canary_of
 from headend.commands.gate import Gate
 from headend.commands.governor import Limits
 from headend.commands.governor_clock import STEP_MS_MAX, GovernorClock
@@ -570,21 +569,6 @@ def test_the_rulebook_is_a_gate(machine: Machine) -> None:
     assert gate.next_allowed(an_order(Kind.CLOSE), night) == night
     told = gate.examine(an_order(meter="M999999"), now=NOON, **FINE)
     assert {one.rule for one in told} == {"limits", "unknown-class"}
-
-
-def test_the_canary_is_the_open_that_would_do_the_least_harm() -> None:
-    batch = orders(5)
-    drawn: dict[str, Decimal | None] = {
-        "M000000": None,
-        "M000001": Decimal(3),
-        "M000002": Decimal(1),
-        "M000003": Decimal(1),
-    }
-    first = canary_of(batch, lambda meter: drawn.get(meter))
-    assert first is not None
-    assert first.meter in ("M000002", "M000003")
-    assert canary_of(list(reversed(batch)), lambda meter: drawn.get(meter)) == first
-    assert canary_of([an_order(Kind.CLOSE)], lambda meter: None) is None
 
 
 async def test_what_no_limit_counts_any_more_is_forgotten(machine: Machine) -> None:

@@ -47,7 +47,7 @@ def test_the_examples_are_good_and_can_be_told_in_both_languages(path: Path) -> 
         (("[prices]", "[price]"), "unknown key; expected one of tariff, prices"),
         (('end = "24:00"', 'end = "23:60"'), "expected a time of day"),
         (('first = "06-01"', 'first = "02-30"'), "expected month and day"),
-        (("[[taxes]]", "[[taxes"), "not TOML"),
+        (("[[taxes]]", "[[taxes"), "is not TOML"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[1][:20],
 )  # fmt: skip

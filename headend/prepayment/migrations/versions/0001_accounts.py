@@ -79,21 +79,6 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
-        "notices",
-        sa.Column("account", sa.Text(), nullable=False),
-        sa.Column("episode", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("step", sa.Text(), nullable=False),
-        sa.Column("created_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("text", sa.Text(), nullable=False),
-        sa.Column("channel", sa.Text(), nullable=False),
-        sa.Column("reference", sa.Text(), nullable=False),
-        sa.Column("sent_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
-        sa.Column("delivered_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
-        sa.Column("tries", sa.Integer(), nullable=False),
-        sa.Column("problem", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("account", "episode", "step"),
-    )
-    op.create_table(
         "off_meters",
         sa.Column("meter", sa.Text(), nullable=False),
         sa.Column("since", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
