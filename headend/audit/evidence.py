@@ -24,10 +24,10 @@ from headend.audit.kinds import EXPORTED
 from headend.audit.log import AuditLog
 from headend.audit.record import NO_HASH, AuditRecord
 from headend.audit.tree import proof_of
+from headend.database.engine import reading
 from headend.keys import PublicKey
 from headend.model import Item
 from headend.store.audit import AuditBook, Row
-from headend.store.engine import reading
 from headend.store.store import Store
 
 __all__ = ["evidence_lines", "log_lines", "record_export"]

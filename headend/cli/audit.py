@@ -159,8 +159,8 @@ def _verify_store(path: Path, keys: list["PublicKey"], seen: list["Checkpoint"],
     from headend.audit.verify import verify_log
     from headend.audit.witness import checkpoints_in
     from headend.config import load_config
+    from headend.database.engine import reading
     from headend.store.audit import AuditBook
-    from headend.store.engine import reading
 
     loaded = load_config(path)
     settings, base = loaded.audit, loaded.path.resolve().parent

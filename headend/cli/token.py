@@ -48,7 +48,7 @@ def _tokens_of(store: "Store") -> "Tokens":
 
 
 def _name_person(store: "Store", name: str, person: str) -> None:
-    from headend.store.engine import writing
+    from headend.database.engine import writing
     from headend.store.governor_protections import set_person
 
     with writing(store.engine, "naming the person of a token") as connection:
@@ -56,7 +56,7 @@ def _name_person(store: "Store", name: str, person: str) -> None:
 
 
 def _people(store: "Store", names: list[str]) -> dict[str, str]:
-    from headend.store.engine import reading
+    from headend.database.engine import reading
     from headend.store.governor_protections import person_of
 
     with reading(store.engine, "looking up the people of tokens") as connection:

@@ -18,9 +18,9 @@ from headend.commands.model import Kind, Order, Refusal
 from headend.commands.roles import Caller
 from headend.commands.rulebook import Rulebook
 from headend.config_control import ControlSettings
+from headend.database.engine import reading
 from headend.errors import StoreUnavailable
 from headend.store import governor as ledger
-from headend.store.engine import reading
 from headend.store.governor_protections import person_of
 from headend.store.tokens import Token
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 
+from headend.database.engine import insert_rows
 from headend.prepayment.errors import KeyReused
 from headend.prepayment.model import Cause, Entry, Posted, customer_book
 from headend.prepayment.rows import day_number, day_of, epoch_ms, from_epoch_ms
 from headend.prepayment.tables import books, entries
-from headend.store.engine import insert_rows
 
 __all__ = ["balance_of", "balances_of", "check_books", "entries_of", "post"]
 

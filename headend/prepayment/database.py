@@ -12,8 +12,8 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.dialects import postgresql
 
+from headend.database.engine import connect, prepared_file, reading, writing
 from headend.errors import SchemaMismatch
-from headend.store.engine import connect, prepared_file, reading, writing
 
 __all__ = ["AT_ONCE", "Database", "open_database", "put_rows"]
 

@@ -6,9 +6,9 @@ from typing import Any
 from msgspec import Struct
 from sqlalchemy import Connection, Engine, bindparam, func, insert, select, update
 
+from headend.database.engine import insert_rows, reading
+from headend.database.hot import HotStatement
 from headend.store.audit_tables import audit_breaks, audit_checkpoints, audit_records
-from headend.store.engine import insert_rows, reading
-from headend.store.hot import HotStatement
 
 __all__ = [
     "ROWS_AT_ONCE",

@@ -21,12 +21,12 @@ from pathlib import Path
 from msgspec import Struct
 from sqlalchemy import Connection, insert
 
+from headend.database.engine import connect, prepared_file, writing
 from headend.errors import ConfigError, HeadendError, StoreUnavailable
 from headend.feed.envelope import encode_event, iso_utc
 from headend.model import Event
 from headend.store.commits import LAST
 from headend.store.cursors import Cursors, Saved
-from headend.store.engine import connect, prepared_file, writing
 from headend.store.lock import sole_owner
 from headend.store.migrate import migrate
 from headend.store.restores import Void, void_after

@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy import Engine, Table, delete, insert, select
 
+from headend.database.engine import reading, writing
 from headend.model import MeterClock
-from headend.store.engine import reading, writing
 from headend.store.rows import epoch_ms, from_epoch_ms
 from headend.store.tables import line_clocks, meter_clocks
 

@@ -8,8 +8,8 @@ from msgspec import Struct
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from headend.commands.model import ACTIVE, Command, State, order_digest
+from headend.database.hot import HotStatement
 from headend.store.commands_tables import command_journal, command_meters, command_switches, commands
-from headend.store.hot import HotStatement
 from headend.store.rows import epoch_ms, from_epoch_ms
 
 __all__ = [

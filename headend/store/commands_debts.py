@@ -7,8 +7,8 @@ from msgspec import Struct
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from headend.commands.obligations import Obligation
+from headend.database.hot import HotStatement
 from headend.store.commands_tables import command_payments, obligations
-from headend.store.hot import HotStatement
 from headend.store.rows import epoch_ms, from_epoch_ms
 
 __all__ = [

@@ -11,12 +11,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 from sqlalchemy import BigInteger, Connection, Engine, Integer, Select, and_, column, func, select, values
 
+from headend.database.engine import insert_rows, writing
+from headend.database.hot import HotStatement
 from headend.errors import ItemRefused
 from headend.feed.envelope import encode_event
 from headend.model import Event, Item, JudgedRead, PushedRead, Quality, Read
-from headend.store.engine import insert_rows, writing
 from headend.store.histories import write_histories
-from headend.store.hot import HotStatement
 from headend.store.packing import Channel, ReadPacker, channel_of
 from headend.store.restores import Lift, lift
 from headend.store.rows import epoch_ms

@@ -11,10 +11,10 @@ from datetime import datetime
 from msgspec import Struct
 from sqlalchemy import Connection, Delete, Engine, delete, func, insert, select, update
 
+from headend.database.engine import reading, writing
 from headend.feed.pusher_progress import Progress
 from headend.feed.sinks.sink import time_of
 from headend.store.cursors_tables import delivered_ranges, parked_events
-from headend.store.engine import reading, writing
 from headend.store.restores import Void, voids
 from headend.store.rows import epoch_ms, from_epoch_ms
 from headend.store.tables import cursors, feed_batches

@@ -7,7 +7,7 @@ from pathlib import Path
 from msgspec import Struct
 from sqlalchemy import Engine, delete, func, select
 
-from headend.store.engine import reading, writing
+from headend.database.engine import reading, writing
 from headend.store.restores import runs, voids
 from headend.store.rows import epoch_ms
 from headend.store.tables import channels, feed_batches, reads

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from headend.store.engine import reading
+from headend.database.engine import reading
 from headend.store.tables import channels
 from headend.store.truth_tables import truth_histories
 

@@ -13,10 +13,10 @@ from typing import Any
 from msgspec import Struct
 from sqlalchemy import Connection, Engine, func, insert, select, text, update
 
+from headend.database.engine import reading
 from headend.errors import StoreUnavailable
 from headend.model import Read
 from headend.store.commits import LAST
-from headend.store.engine import reading
 from headend.store.intervals_tables import interval_eras, interval_facts, interval_mark, interval_revisions
 from headend.store.restores import Lift, lift
 from headend.store.rows import QUALITY_BITS, epoch_ms, from_epoch_ms

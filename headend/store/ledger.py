@@ -11,11 +11,11 @@ from typing import Any
 from msgspec import Struct
 from sqlalchemy import Engine, delete, func, insert, select, text, update
 
+from headend.database.engine import reading, writing
 from headend.errors import StoreError
 from headend.ledger.account import ChannelRow
 from headend.ledger.duty import Duty
 from headend.store.commits import LAST
-from headend.store.engine import reading, writing
 from headend.store.ledger_tables import ledger_duties, ledger_manifests, ledger_mark
 from headend.store.restores import Void, lift, voids
 from headend.store.tables import channels, feed_batches

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from headend.database.engine import prepared_file
 from headend.errors import StoreInUse, StoreUnavailable
-from headend.store.engine import prepared_file
 
 __all__ = ["sole_owner"]
 

@@ -6,8 +6,8 @@ from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
 
+from headend.database.engine import connect, writing
 from headend.errors import SchemaMismatch
-from headend.store.engine import connect, writing
 
 __all__ = ["migrate"]
 

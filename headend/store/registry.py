@@ -5,8 +5,8 @@ from typing import Any
 
 from sqlalchemy import Engine, bindparam, delete, func, insert, select, update
 
+from headend.database.engine import reading, writing
 from headend.model import MeterRecord
-from headend.store.engine import reading, writing
 from headend.store.tables import cursors, dtu_adoptions, meters
 
 __all__ = ["adopt", "adoptions", "cursor", "delete_meters", "list_meters", "one_meter", "set_cursor", "upsert_meters"]

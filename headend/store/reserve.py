@@ -17,8 +17,8 @@ from pathlib import Path
 
 import structlog
 
+from headend.database.engine import prepared_file
 from headend.errors import StoreFull
-from headend.store.engine import prepared_file
 
 __all__ = ["RESERVE_BYTES", "DiskWatch", "Reserve", "disk_of"]
 

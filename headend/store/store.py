@@ -12,10 +12,10 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, bindparam, func, select
 
+from headend.database.engine import BUSY_TIMEOUT_S, connect, prepared_file, reading
 from headend.model import Item, MeterClock, MeterRecord, Read, SlotState
 from headend.store import clocks, histories, registry, stretches
 from headend.store.commits import LAST, Commits
-from headend.store.engine import BUSY_TIMEOUT_S, connect, prepared_file, reading
 from headend.store.migrate import migrate
 from headend.store.rows import epoch_ms, from_epoch_ms, read_from_row
 from headend.store.stretches import Bounds, FeedStretch

@@ -8,7 +8,7 @@ import zlib
 from msgspec import Struct
 from sqlalchemy import Connection, Engine, bindparam, func, select
 
-from headend.store.engine import reading
+from headend.database.engine import reading
 from headend.store.restores import over, voids
 from headend.store.tables import feed_batches
 

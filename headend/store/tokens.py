@@ -14,8 +14,8 @@ from sqlalchemy import Row, insert, select, update
 from sqlalchemy.sql import Select
 
 from headend.clock import Clock
+from headend.database.engine import reading, writing
 from headend.errors import TokenError
-from headend.store.engine import reading, writing
 from headend.store.rows import epoch_ms, from_epoch_ms
 from headend.store.store import Store
 from headend.store.tables import tokens

@@ -10,8 +10,8 @@ from pathlib import Path
 from headend.audit.entries import entries_in_store
 from headend.audit.verify import verify_log
 from headend.commands.model import Kind, State
+from headend.database.engine import reading
 from headend.keys import PublicKey
-from headend.store.engine import reading
 from headend.store.store import open_store
 from simulators.virtual_time import VirtualClock, run
 from tests.scenarios.relay_street import LIMITS, MORNING, RelayStreet, play, running

@@ -16,10 +16,10 @@ from headend.app import HeadEnd
 from headend.clock import SystemClock
 from headend.commands.policy_file import POLICIES
 from headend.config import load_config
+from headend.database.engine import writing
 from headend.drivers.errors import LineDown
 from headend.drivers.transport import LineUrl
 from headend.keys import make_key_files
-from headend.store.engine import writing
 from headend.store.governor_protections import set_person
 from headend.store.store import open_store
 from headend.store.tokens import Tokens

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from headend.store.engine import writing
+from headend.database.engine import writing
 from headend.store.governor_protections import set_person
 from tests.headend.api.relay_site import site_of
 

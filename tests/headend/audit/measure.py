@@ -11,9 +11,9 @@ from sqlalchemy import Connection
 from headend.audit.entries import entries_in_file, entries_in_store
 from headend.audit.evidence import evidence_lines, log_lines, record_export
 from headend.audit.verify import verify_evidence, verify_log
+from headend.database.engine import reading
 from headend.keys import SigningKey
 from headend.model import Item
-from headend.store.engine import reading
 from tests.headend.audit.support import Rig, a_record, verify_audit
 
 BATCH = 500

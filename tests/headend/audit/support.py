@@ -14,10 +14,10 @@ from headend.audit.entries import entries_in_store
 from headend.audit.log import AuditLog
 from headend.audit.record import AuditRecord
 from headend.audit.verify import Verdict, verify_log
+from headend.database.engine import reading, writing
 from headend.keys import SigningKey
 from headend.model import Item
 from headend.store.audit import AuditBook
-from headend.store.engine import reading, writing
 from tests.headend.support import START, new_store
 
 __all__ = ["PATH", "HandClock", "Rig", "a_record", "verify_audit"]

@@ -19,9 +19,9 @@ from headend.audit.evidence import evidence_lines, log_lines, record_export
 from headend.audit.record import hash_of
 from headend.audit.tree import root_of
 from headend.audit.verify import verify_evidence, verify_log
+from headend.database.engine import connect, reading
 from headend.keys import SigningKey
 from headend.ledger.digest import canonical
-from headend.store.engine import connect, reading
 from tests.headend.audit.support import Rig, verify_audit
 
 Json = dict[str, Any]

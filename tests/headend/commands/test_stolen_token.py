@@ -23,10 +23,10 @@ from headend.commands.model import Kind, State
 from headend.commands.policy import MeterFacts
 from headend.commands.roles import Caller
 from headend.commands.rulebook import Rulebook
+from headend.database.engine import reading
 from headend.keys import SigningKey
 from headend.store import commands as rows
 from headend.store import governor as ledger
-from headend.store.engine import reading
 from headend.store.tokens import Role
 from simulators.virtual_time import VirtualClock, run
 from tests.headend.commands.rules_support import a_meter, a_policy

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import Connection, Engine, event
 
+from headend.database.engine import connect
 from headend.prepayment.accounts import Enrolment, all_accounts, confirm, contact_of, enrol
 from headend.prepayment.books import balance_of, post
 from headend.prepayment.database import Database
@@ -32,7 +33,6 @@ from headend.prepayment.supply_store import touch
 from headend.prepayment.supply_tables import episodes
 from headend.prepayment.tables import metadata
 from headend.prepayment.till import Till
-from headend.store.engine import connect
 
 __all__ = ["Crash", "Given", "Mail", "Program", "Switch", "Town", "account_name", "meter_of"]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
+from headend.database.engine import connect
 from headend.prepayment.model import Cause, Entry, customer_book
 from headend.prepayment.tables import metadata
-from headend.store.engine import connect
 
 __all__ = ["DAY", "NOON", "an_entry", "database"]
 

@@ -9,12 +9,12 @@ import pytest
 from msgspec.structs import replace
 from sqlalchemy import Connection, Engine, select
 
+from headend.database.engine import reading, writing
 from headend.prepayment import accounts
 from headend.prepayment.accounts import Enrolment
 from headend.prepayment.errors import AccountClosed, BadContact, NotEligible, UnknownAccount
 from headend.prepayment.model import Account, AccountState, Premises
 from headend.prepayment.tables import customers
-from headend.store.engine import reading, writing
 from tests.headend.prepayment.support import NOON, database
 
 MARCH = date(2026, 3, 1)

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from sqlalchemy import delete, update
 
+from headend.database.engine import reading, writing
 from headend.prepayment.books import balance_of, balances_of, check_books, entries_of, post
 from headend.prepayment.errors import KeyReused
 from headend.prepayment.model import Cause, customer_book
 from headend.prepayment.tables import books, entries
-from headend.store.engine import reading, writing
 from tests.headend.prepayment.support import an_entry, database
 
 

@@ -11,13 +11,13 @@ import pytest
 from msgspec.structs import replace
 from sqlalchemy import Connection, Engine, insert
 
+from headend.database.engine import reading, writing
 from headend.prepayment import payments
 from headend.prepayment.books import balance_of, check_books
 from headend.prepayment.errors import BadPayment, KeyReused
 from headend.prepayment.model import Payment, PaymentState
 from headend.prepayment.rows import day_number
 from headend.prepayment.tables import accounts, customers, premises
-from headend.store.engine import reading, writing
 from tests.headend.prepayment.support import NOON, database
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 import headend.store
+from headend.database.engine import connect, writing
 from headend.model import PushedRead, Quality, Read
 from headend.store import Store, migrate
 from headend.store.commits import rows_at_statement
-from headend.store.engine import connect, writing
 from tests.headend.support import IMPORT, START, VOLTAGE, a_read, new_store, store_url
 
 MS = timedelta(milliseconds=1)

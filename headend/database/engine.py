@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Table, create_engine, event, insert, make_url
 from sqlalchemy.exc import ArgumentError, DataError, SQLAlchemyError
 
+from headend.database.hot import ask_sqlite
 from headend.errors import ConfigError, ItemRefused, StoreFull, StoreUnavailable
-from headend.store.hot import ask_sqlite
 
 __all__ = ["connect", "insert_rows", "prepared_file", "reading", "writing"]
 
