@@ -4,9 +4,9 @@
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
-# Debian packages with the real brokers and foreign tools that tests run against, and a program of each to look for.
-SERVERS := mosquitto mosquitto-clients mbpoll nats-server
-SERVER_PROGRAMS := mosquitto mosquitto_pub mbpoll nats-server
+# Debian packages with the real brokers, the browser and the foreign tools that tests run against, and a program of each to look for.
+SERVERS := mosquitto mosquitto-clients mbpoll nats-server chromium fonts-wqy-microhei
+SERVER_PROGRAMS := mosquitto mosquitto_pub mbpoll nats-server chromium
 
 .PHONY: demo test servers check format bench clean
 
