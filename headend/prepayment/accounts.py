@@ -58,6 +58,7 @@ __all__ = [
     "exchange_meter",
     "holders_of",
     "meters_of",
+    "note_customer",
     "of_landlord",
     "of_meter",
     "phone_number",
@@ -124,7 +125,7 @@ def enrol(
     """An account that waits for its agreement. our_meters: those that the utility reads. Raises NotEligible, BadContact."""
     _check(connection, wanted, our_meters=our_meters, tariffs=tariffs)
     phone = phone_number(wanted.phone)
-    _note_customer(connection, wanted, salt)
+    note_customer(connection, wanted.customer, wanted.name, wanted.identity, salt)
     if connection.execute(select(premises.c.id).where(premises.c.id == wanted.premises.id)).first() is None:
         connection.execute(
             insert(premises), [{"id": wanted.premises.id, "address": wanted.premises.address, "is_submetered": 0}]
@@ -183,9 +184,8 @@ def confirm(connection: Connection, account: str, opens_on: date) -> Account:
 
 
 def _check(connection: Connection, wanted: Enrolment, *, our_meters: Collection[str], tariffs: Collection[str]) -> None:
-    for name in ("account", "customer"):
-        if not _ID.fullmatch(getattr(wanted, name)):
-            raise NotEligible(f"{name} {getattr(wanted, name)!r}; expected 1 to 64 letters, digits, and . : _ -")
+    _check_id("account", wanted.account)
+    _check_id("customer", wanted.customer)
     if connection.execute(select(accounts.c.id).where(accounts.c.id == wanted.account)).first():
         raise NotEligible(f"account {wanted.account!r} exists already; expected a new customer number")
     if not wanted.name.strip() or not wanted.identity.strip():
@@ -227,23 +227,31 @@ def _is_submetered(connection: Connection, identity: str) -> bool:
     return bool(found)
 
 
-def _note_customer(connection: Connection, wanted: Enrolment, salt: bytes) -> None:
-    """Raises NotEligible when the customer number is somebody else's."""
-    identity = wanted.identity.strip().upper()
+def note_customer(connection: Connection, customer: str, name: str, identity: str, salt: bytes) -> None:
+    """Known from now on, if it was not. Raises NotEligible when the number is somebody else's, or name or identity is missing."""
+    _check_id("customer", customer)
+    if not name.strip() or not identity.strip():
+        raise NotEligible("name and identity are empty; expected those of the document that was shown")
+    identity = identity.strip().upper()
     digest = hashlib.blake2b(identity.encode(), key=salt[:64], digest_size=16).hexdigest()
-    known = connection.execute(select(customers).where(customers.c.id == wanted.customer)).first()
+    known = connection.execute(select(customers).where(customers.c.id == customer)).first()
     if known is None:
         row = {
-            "id": wanted.customer,
-            "name": wanted.name.strip(),
+            "id": customer,
+            "name": name.strip(),
             "identity_digest": digest,
             "identity_tail": identity[-4:],
         }
         connection.execute(insert(customers), [row])
     elif known.identity_digest != digest:
         raise NotEligible(
-            f"customer {wanted.customer!r} is known with another document, which ends in {known.identity_tail}; expected the same one"
+            f"customer {customer!r} is known with another document, which ends in {known.identity_tail}; expected the same one"
         )
+
+
+def _check_id(name: str, text: str) -> None:
+    if not _ID.fullmatch(text):
+        raise NotEligible(f"{name} {text!r}; expected 1 to 64 letters, digits, and . : _ -")
 
 
 # ------------------------------------------------------------------------------------------------ what changes

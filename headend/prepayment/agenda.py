@@ -30,32 +30,37 @@ def touch(connection: Connection, since: Mapping[int, int]) -> None:
         put_rows(connection, touched, rows)
 
 
-def touch_meters(connection: Connection, since: Mapping[str, int]) -> None:
-    """All accounts that the meters measure or measured then, by asset number."""
+def touch_meters(connection: Connection, since: Mapping[str, int]) -> list[str]:
+    """All accounts that the meters measure or measured then, by asset number; gives the accounts' ids."""
     meters = sorted(since)
     found: dict[int, int] = {}
+    ids: set[str] = set()
     own = account_meters.c
     for start in range(0, len(meters), AT_ONCE):
         some = meters[start : start + AT_ONCE]
         statement = (
-            select(accounts.c.number, own.meter)
+            select(accounts.c.number, accounts.c.id, own.meter)
             .join(accounts, accounts.c.id == own.account)
             # A meter that was taken away counts until the day after its last whole one.
             .where(own.meter.in_(some), or_(own.until.is_(None), own.until >= min(since[one] for one in some) - 1))
         )
-        for number, meter in connection.execute(statement):
+        for number, identity, meter in connection.execute(statement):
+            ids.add(identity)
             found[number] = min(found.get(number, since[meter]), since[meter])
     touch(connection, found)
+    return sorted(ids)
 
 
-def due_after(connection: Connection, after: int, limit: int) -> list[tuple[int, int]]:
-    """By number, above that one: with the day from which on."""
+def due_after(connection: Connection, after: int, limit: int, *, before: date | None = None) -> list[tuple[int, int]]:
+    """By number, above that one: with the day from which on. before: those alone that have news of a day before that one."""
     statement = (
         select(touched.c.account, touched.c.day)
         .where(touched.c.account > after)
         .order_by(touched.c.account)
         .limit(limit)
     )
+    if before is not None:
+        statement = statement.where(touched.c.day < day_number(before))
     return [(number, day) for number, day in connection.execute(statement)]
 
 

@@ -73,8 +73,11 @@ class Autopay:
         clock: Clock,
         *,
         limits: Limits | None = None,
+        answered: Callable[[Connection, Debit, datetime], None] | None = None,
     ) -> None:
+        """answered: told in the transaction that notes a debit as accepted or refused."""
         self._database = database
+        self._answered = answered
         self._bank = bank
         self._take = take
         self._days = days
@@ -82,17 +85,26 @@ class Autopay:
         self._limits = Limits() if limits is None else limits
 
     def run(self) -> Drawn:
-        """After a settlement, and whenever something may be tried again. Raises StoreError, SwitchboardUnavailable: call it again."""
-        now = self._clock.now()
+        """All of it at once: after a settlement, and whenever something may be tried again.
+
+        Raises StoreError, SwitchboardUnavailable: call it again.
+        """
         after = ""
-        while True:
-            with self._database.writing("noting debits") as connection:
-                looked_at, last = self._note(connection, now, after)
-            if not looked_at:
-                break
-            after = last
+        while after := self.note(after):
+            pass
+        return self.draw()
+
+    def note(self, after: str) -> str:
+        """Of the next accounts behind that one that are below their reminder amount; gives the last of them, "" when that was all."""
+        now = self._clock.now()
+        with self._database.writing("noting debits") as connection:
+            looked_at, last = self._note(connection, now, after)
+        return last if looked_at == BATCH else ""
+
+    def draw(self, *, limit: int | None = None) -> Drawn:
+        """Asks the bank for what is due, the oldest first. Raises StoreError, SwitchboardUnavailable: call it again."""
         counts = {ACCEPTED: 0, REFUSED: 0, UNKNOWN: 0}
-        for debit in self._to_try(now):
+        for debit in self._to_try(self._clock.now(), limit):
             counts[self._try(debit)] += 1
         return Drawn(accepted=counts[ACCEPTED], refused=counts[REFUSED], unknown=counts[UNKNOWN])
 
@@ -154,9 +166,10 @@ class Autopay:
             and sum(row.amount_minor for row in drawn) + amount_minor <= limits.per_month_minor
         )
 
-    def _to_try(self, now: datetime) -> list[Debit]:
+    def _to_try(self, now: datetime, limit: int | None) -> list[Debit]:
         with self._database.reading("looking for debits") as connection:
             statement = select(debits).where(debits.c.next_try_at <= epoch_ms(now)).order_by(debits.c.next_try_at)
+            statement = statement.limit(limit)
             return [_debit(row) for row in connection.execute(statement)]
 
     def _try(self, debit: Debit) -> str:
@@ -193,6 +206,8 @@ class Autopay:
             after = _next(debit, state=UNKNOWN, next_try_at=again, problem=answer.reason or "no answer from the bank")
         with self._database.writing("noting a debit's answer") as connection:
             _store(connection, after)
+            if self._answered is not None and after.state != UNKNOWN:
+                self._answered(connection, after, now)
         return after.state
 
 

@@ -70,9 +70,14 @@ def balances_of(connection: Connection, accounts: Sequence[str]) -> dict[str, in
 
 
 def entries_of(
-    connection: Connection, account: str, *, since: date | None = None, until: date | None = None
+    connection: Connection,
+    account: str,
+    *,
+    since: date | None = None,
+    until: date | None = None,
+    newest: int | None = None,
 ) -> list[tuple[int, Entry, int]]:
-    """Number, entry, and what it did to the customer's credit; of days in [since, until), by number."""
+    """Number, entry, and what it did to the customer's credit; of days in [since, until), by number. newest: not more than so many."""
     own, other = books.alias("own"), books.alias("other")
     identity = select(own.c.id).where(own.c.name == customer_book(account)).scalar_subquery()
     statement = (
@@ -80,7 +85,8 @@ def entries_of(
         .join(books, entries.c.from_book == books.c.id)
         .join(other, entries.c.to_book == other.c.id)
         .where(or_(entries.c.from_book == identity, entries.c.to_book == identity))
-        .order_by(entries.c.number)
+        .order_by(entries.c.number if newest is None else entries.c.number.desc())
+        .limit(newest)
     )
     if since is not None:
         statement = statement.where(entries.c.day >= day_number(since))
@@ -102,7 +108,7 @@ def entries_of(
             reverses=row.reverses,
         )
         found.append((row.number, entry, -entry.amount_minor if row[-1] else entry.amount_minor))
-    return found
+    return found if newest is None else found[::-1]
 
 
 def check_books(connection: Connection) -> list[str]:

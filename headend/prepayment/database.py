@@ -9,7 +9,7 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, Table
+from sqlalchemy import Connection, Engine, Table, text
 from sqlalchemy.dialects import postgresql
 
 from headend.database.engine import connect, prepared_file, reading, writing
@@ -18,6 +18,7 @@ from headend.errors import SchemaMismatch
 __all__ = ["AT_ONCE", "Database", "open_database", "put_rows"]
 
 AT_ONCE = 500  # values in one question; databases limit the number of parameters
+_ONE_WRITER = text("SELECT pg_advisory_xact_lock(7274562)")  # any number, as long as it is always the same
 _SCRIPTS = Path(__file__).parent / "migrations"
 _ROWS_PER_STATEMENT = (100, 10, 1)
 
@@ -38,6 +39,9 @@ class Database:
     def writing(self, doing: str) -> Iterator[Connection]:
         """Everything durable at the end of the block, or nothing. Raises StoreUnavailable, StoreFull, ItemRefused."""
         with writing(self.engine, doing) as connection:
+            if connection.dialect.name == "postgresql":
+                # One writer at a time, as in SQLite: what a transaction has read is still so when it writes.
+                connection.execute(_ONE_WRITER)
             yield connection
 
     def dispose(self) -> None:
@@ -75,8 +79,11 @@ def put_rows(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...
         names = table.columns.keys()
         keys = [column.name for column in table.primary_key]
         wanted = postgresql.insert(table)
-        statement = wanted.on_conflict_do_update(
-            index_elements=keys, set_={name: wanted.excluded[name] for name in names if name not in keys}
+        rest = {name: wanted.excluded[name] for name in names if name not in keys}
+        statement = (
+            wanted.on_conflict_do_update(index_elements=keys, set_=rest)
+            if rest
+            else wanted.on_conflict_do_nothing(index_elements=keys)
         )
         connection.execute(statement, [dict(zip(names, row, strict=True)) for row in rows])
         return

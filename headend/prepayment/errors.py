@@ -3,11 +3,14 @@
 HeadendError
 └── PrepaymentError
     ├── UnknownAccount
+    ├── UnknownPayment
+    ├── UnknownTariff
     ├── AccountClosed
     ├── BadPayment         the money cannot be taken as it is told; nothing was booked
     ├── KeyReused          the same key with other content
     ├── NotEligible        these premises or this customer cannot be enrolled
     ├── BadContact         a phone number that is none
+    ├── BadInput           what was asked for cannot be; nothing was changed
     ├── BadTelling         an amount that a person told, and that cannot be
     ├── NotSettled         days that must be charged first are not known yet
     ├── FeedBroken         what the feed gave is not what its contract says
@@ -16,11 +19,14 @@ HeadendError
     └── OutboxUnavailable
 """
 
+from collections.abc import Iterable
+
 from headend.errors import HeadendError
 
 __all__ = [
     "AccountClosed",
     "BadContact",
+    "BadInput",
     "BadPayment",
     "BadTelling",
     "FeedBroken",
@@ -32,6 +38,8 @@ __all__ = [
     "PrepaymentError",
     "SwitchboardUnavailable",
     "UnknownAccount",
+    "UnknownPayment",
+    "UnknownTariff",
 ]
 
 
@@ -42,6 +50,19 @@ class PrepaymentError(HeadendError):
 class UnknownAccount(PrepaymentError):
     def __init__(self, account: str) -> None:
         super().__init__(f"no account {account!r} is known here; expected a customer number that was enrolled")
+
+
+class UnknownPayment(PrepaymentError):
+    def __init__(self, channel: str, receipt: str, *, state: str = "") -> None:
+        what = f"{state} payment" if state else "payment"
+        super().__init__(
+            f"no {what} of channel {channel!r} with receipt {receipt[:128]!r} is known; expected both as the channel told them"
+        )
+
+
+class UnknownTariff(PrepaymentError):
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"no tariff {name!r}; expected one of {', '.join(sorted(known))}")
 
 
 class AccountClosed(PrepaymentError):
@@ -93,6 +114,10 @@ class OutboxUnavailable(PrepaymentError):
 
 class NotSettled(PrepaymentError):
     """Days that must be charged first are not known yet; says which, and why."""
+
+
+class BadInput(PrepaymentError):
+    """What was asked for cannot be; says what was expected. Nothing was changed."""
 
 
 class BadTelling(PrepaymentError):

@@ -9,23 +9,26 @@ is told once.
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from typing import Protocol
 
 from msgspec import Struct
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, or_, select
 
 from headend.prepayment.accounts import account_of, meters_of
 from headend.prepayment.daily import daily_use
 from headend.prepayment.database import put_rows
 from headend.prepayment.heard import LocalDays, decode_day
-from headend.prepayment.ports import Switchboard
+from headend.prepayment.ports import Supply
 from headend.prepayment.rows import day_number, day_of, epoch_ms, from_epoch_ms
 from headend.prepayment.supply_flags import clear_flag, flags_of, raise_flag
-from headend.prepayment.tables import meter_days, off_meters
+from headend.prepayment.supply_tables import episodes
+from headend.prepayment.tables import account_meters, meter_days, off_meters
 
 __all__ = [
     "DISCONNECTED",
     "INCREASE",
     "Found",
+    "Supplies",
     "UseOfDay",
     "find_increase",
     "find_while_off",
@@ -33,6 +36,7 @@ __all__ = [
     "look_at_off",
     "meters_now",
     "meters_off",
+    "meters_to_ask",
 ]
 
 INCREASE = "sudden-increase"
@@ -43,6 +47,10 @@ DAYS_IN_A_ROW = 3
 TIMES = Decimal("2.5")  # of the greatest usual day; at 2.2 one simulated house in 150 had a false alarm in a year
 LEAST_KWH = Decimal(8)  # more than the greatest usual day: a third of a kilowatt, all day long
 OFF_KWH = Decimal("0.1")  # a register may show a last digit that was counted before the contact opened
+
+
+class Supplies(Protocol):
+    def supply(self, meter: str) -> Supply: ...
 
 
 class UseOfDay(Struct, frozen=True):
@@ -133,9 +141,11 @@ def look_at(connection: Connection, account: str, now: datetime, days: LocalDays
 
 
 def look_at_off(
-    connection: Connection, meters: Iterable[tuple[str, str]], switchboard: Switchboard, now: datetime, days: LocalDays
+    connection: Connection, meters: Iterable[tuple[str, str]], switchboard: Supplies, now: datetime, days: LocalDays
 ) -> list[Found]:
-    """meters: account and meter of those that were ordered off. Off since it was first seen so: days before that say nothing.
+    """meters: account and meter of those that were ordered off. switchboard: whoever knows their supplies.
+
+    Off since it was first seen so: days before that say nothing.
 
     Raises SwitchboardUnavailable.
     """
@@ -162,6 +172,18 @@ def look_at_off(
 def meters_off(connection: Connection) -> list[str]:
     """That were seen off, and not on again since."""
     return list(connection.execute(select(off_meters.c.meter).order_by(off_meters.c.meter)).scalars())
+
+
+def meters_to_ask(connection: Connection) -> list[tuple[str, str]]:
+    """Account and meter of those whose supply was ordered off, or seen off, and is not known to be back; for `look_at_off`."""
+    ordered_off = select(episodes.c.account).where(episodes.c.off_at.is_not(None))
+    own = account_meters.c
+    statement = (
+        select(own.account, own.meter)
+        .where(own.until.is_(None), or_(own.account.in_(ordered_off), own.meter.in_(select(off_meters.c.meter))))
+        .order_by(own.account, own.meter)
+    )
+    return [(account, meter) for account, meter in connection.execute(statement)]
 
 
 def meters_now(connection: Connection, account: str) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ Cursor and content are written in one transaction, so a crash loses nothing and 
 account days after its intervals came; so for a while those of unknown meters are kept as well.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -26,6 +26,7 @@ PAGE = 5_000  # events in one transaction: some 3 MB
 BEHIND_DAYS = 60  # how far back it is looked for whether a meter stands behind transformers
 UNKNOWN_DAYS = 10  # how long the days of meters that belong to nobody are kept
 _INTERVAL = "headend.interval.v1"
+_SERVICE = "headend.service-status.v1"
 _log = structlog.get_logger()
 
 
@@ -43,6 +44,12 @@ class _Head(Struct, frozen=True):
     data: msgspec.Raw
 
 
+class _Notice(Struct):
+    kind: str = ""
+    last_before: int = -1
+    void_through: int = -1
+
+
 _HEAD = msgspec.json.Decoder(_Head)
 _EVENT = msgspec.json.Decoder(IntervalEvent)
 
@@ -50,8 +57,18 @@ _EVENT = msgspec.json.Decoder(IntervalEvent)
 class Intake:
     """The one reader of the feed for this database."""
 
-    def __init__(self, database: Database, feed: Feed, days: LocalDays, *, unknown_days: int = UNKNOWN_DAYS) -> None:
+    def __init__(
+        self,
+        database: Database,
+        feed: Feed,
+        days: LocalDays,
+        *,
+        unknown_days: int = UNKNOWN_DAYS,
+        heard: Callable[[Connection, Sequence[str]], None] | None = None,
+    ) -> None:
+        """heard: told in the transaction of a page, of the accounts that it brings news of."""
         self._database = database
+        self._told_of = heard
         self._feed = feed
         self._days = days
         self._unknown_days = unknown_days
@@ -87,7 +104,7 @@ class Intake:
                 raise FeedBroken(
                     f"what follows event {after} is no event ({error}); expected a JSON object with sequence, type and data"
                 ) from error
-            if sequence != after + 1:
+            if sequence != after + 1 and not _behind_void(head, sequence, after):
                 raise FeedBroken(f"event {sequence} follows event {after}; expected {after + 1}: pull it again")
             after = sequence
             if head.type == _INTERVAL:
@@ -147,7 +164,9 @@ class Intake:
             first = min(day, self._days.day_at(changed))
             since[meter] = min(since.get(meter, first), first)
         put_rows(connection, meter_days, rows)
-        touch_meters(connection, since)
+        touched = touch_meters(connection, since)
+        if self._told_of is not None:
+            self._told_of(connection, touched)
         return len(rows)
 
 
@@ -158,6 +177,18 @@ def note_told(connection: Connection, meter: str, day: int, told: Iterable[Told]
     if changed is not None:
         put_rows(connection, meter_days, [(day, meter, encode_day(kept))])
         touch_meters(connection, {meter: day})
+
+
+def _behind_void(head: _Head, sequence: int, after: int) -> bool:
+    """Whether it tells that the head-end's store was restored from a backup: the numbers before it are never given again, and what was
+    taken of them is true."""
+    if head.type != _SERVICE:
+        return False
+    try:
+        notice = msgspec.json.decode(head.data, type=_Notice)
+    except msgspec.MsgspecError:
+        return False
+    return notice.kind == "restored" and notice.last_before <= after < sequence == notice.void_through + 1
 
 
 def _cursor(connection: Connection) -> int:

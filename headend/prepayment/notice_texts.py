@@ -32,9 +32,13 @@ FIELDS: dict[str, frozenset[str]] = {
     "debit-refused": frozenset({"amount", "day", "reason", "balance"}),
     "statement": frozenset({"month", "used", "charged", "paid", "balance"}),
     "agreement": frozenset({"day", "reminder", "topup"}),
-    "finding": frozenset({"day", "reason"}),
+    "finding": frozenset({"day", "kwh", "found"}),
 }
-_CHOICES = {"reversed-follows": ("usual-notices", "last-warning")}  # parts of other texts
+_CHOICES = {
+    "reversed-follows": ("usual-notices", "last-warning"),
+    "finding-found": ("sudden-increase", "use-while-disconnected"),
+}  # parts of other texts
+_PARTS = {"follows": "reversed-follows", "found": "finding-found"}  # by the name of the figure
 _UNKNOWN_DAYS = {"zh": "不足5", "en": "fewer than 5"}
 _NONE = {"zh": "未开通", "en": "none"}
 
@@ -93,8 +97,8 @@ class NoticeTexts(Struct, frozen=True):
             return str(max(0, int(figure)))
         if figure is None:
             return _UNKNOWN_DAYS[language] if name == "days" else _NONE[language]
-        if name == "follows":
-            return self.templates[language]["reversed-follows"][str(figure)]
+        if name in _PARTS:
+            return self.templates[language][_PARTS[name]][str(figure)]
         return str(figure)
 
 

@@ -11,6 +11,7 @@ from headend.prepayment.forecast import AVERAGE_DAYS
 from headend.prepayment.heard import LocalDays
 from headend.prepayment.model import Account
 from headend.prepayment.rows import day_number, day_of
+from headend.prepayment.so_far import SoFar, Tariffs, so_far_of
 from headend.prepayment.supply_desk import Standing
 from headend.prepayment.tables import accounts as account_rows
 from headend.prepayment.tables import charges, positions
@@ -19,16 +20,23 @@ __all__ = ["SettledOutlook"]
 
 
 class SettledOutlook:
-    """By what was booked in the last 30 local days. Less exact than `standing.standing`, which asks about one account at a time."""
+    """By what was booked in the last 30 local days. Less exact than `standing.standing`, which asks about one account at a time.
 
-    def __init__(self, days: LocalDays) -> None:
+    tariffs: where what was heard and is not settled counts against the balance, too; None where only whole days count.
+    """
+
+    def __init__(self, days: LocalDays, *, tariffs: Tariffs | None = None) -> None:
         self._days = days
+        self._tariffs = tariffs
 
     def __call__(
         self, connection: Connection, accounts: Sequence[Account], balances: Mapping[str, int], now: datetime
     ) -> dict[str, Standing]:
         since = day_number(self._days.today(now)) - AVERAGE_DAYS
         found: dict[str, Standing] = {}
+        heard = {} if self._tariffs is None else so_far_of(connection, accounts, now, self._days, self._tariffs)
+        for identity, so_far in heard.items():
+            found[identity] = Standing(settled_until=so_far.known_through, counted_minor=so_far.minor)
         ids = [one.id for one in accounts]
         for start in range(0, len(ids), AT_ONCE):
             own = account_rows.c
@@ -48,8 +56,12 @@ class SettledOutlook:
                 .group_by(own.id, positions.c.day)
             )
             for identity, day, minor, days in connection.execute(statement):
+                so_far = heard.get(identity, SoFar())
+                known = day_of(day) if so_far.known_through is None else max(day_of(day), so_far.known_through)
                 found[identity] = Standing(
-                    days_left=_days_left(balances.get(identity, 0), minor, days), settled_until=day_of(day)
+                    days_left=_days_left(balances.get(identity, 0) - so_far.minor, minor, days),
+                    settled_until=known,
+                    counted_minor=so_far.minor,
                 )
         return found
 

@@ -24,7 +24,7 @@ from headend.prepayment.money import MINOR_DIGITS
 from headend.prepayment.rows import epoch_ms, from_epoch_ms
 from headend.prepayment.tables import accounts, payments
 
-__all__ = ["CHANNELS", "assign", "check", "find", "of_account", "of_day", "reverse", "take", "unmatched"]
+__all__ = ["CHANNELS", "assign", "check", "find", "of_account", "of_day", "problem_of", "reverse", "take", "unmatched"]
 
 CHANNELS = ("app", "bank", "counter", "collection-point", "agent", "bank-debit")
 AHEAD_MAX = timedelta(minutes=10)  # of a channel's clock before ours
@@ -61,7 +61,7 @@ def take(connection: Connection, payment: Payment, zone: ZoneInfo) -> Payment:
     if known is not None:
         _refuse_other(known, payment)
         return known
-    problem = _problem(connection, payment)
+    problem = problem_of(connection, payment)
     if problem:
         taken = replace(payment, state=PaymentState.UNMATCHED, booked_for="", problem=problem)
     else:
@@ -80,7 +80,7 @@ def assign(
         raise BadPayment(
             f"{payment.channel} receipt {payment.receipt} is {payment.state.value}; expected an unmatched one"
         )
-    if problem := _problem(connection, replace(payment, account=account)):
+    if problem := problem_of(connection, replace(payment, account=account)):
         raise BadPayment(f"{payment.channel} receipt {payment.receipt} cannot be given to {account!r}: {problem}")
     entry = Entry(
         from_book=_suspense(payment.currency),
@@ -101,7 +101,9 @@ def assign(
     return found
 
 
-def reverse(connection: Connection, payment: Payment, now: datetime, zone: ZoneInfo, *, reason: str) -> Payment:
+def reverse(
+    connection: Connection, payment: Payment, now: datetime, zone: ZoneInfo, *, reason: str, by: str = ""
+) -> Payment:
     """The channel took it back; once, however often it is told. What the customer owes by it is owed: no supply is opened for it
     before the usual notices."""
     if payment.state is PaymentState.REVERSED:
@@ -117,7 +119,7 @@ def reverse(connection: Connection, payment: Payment, now: datetime, zone: ZoneI
         day=now.astimezone(zone).date(),
         at=now,
         reference=payment.receipt,
-        note=reason,
+        note=f"{reason} ({by})" if by else reason,
         reverses=payment.entry,
     )
     post(connection, [entry])
@@ -150,7 +152,7 @@ def of_day(connection: Connection, channel: str, start: datetime, end: datetime)
 # ------------------------------------------------------------------------------------------------ inside
 
 
-def _problem(connection: Connection, payment: Payment) -> str:
+def problem_of(connection: Connection, payment: Payment) -> str:
     """Why it cannot be booked for its account; "" when it can."""
     account = connection.execute(select(accounts).where(accounts.c.id == payment.account)).first()
     if account is None:

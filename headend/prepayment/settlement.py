@@ -30,6 +30,7 @@ from headend.prepayment.model import AccountState, Cause, Entry, customer_book
 from headend.prepayment.money import shown
 from headend.prepayment.pieces import STRETCH_DAYS_MAX, Measuring, Unsettled, pieces_of
 from headend.prepayment.rows import day_number, day_of, epoch_ms
+from headend.prepayment.supply_store import touch_all
 from headend.prepayment.tables import (
     account_meters,
     account_tariffs,
@@ -37,6 +38,7 @@ from headend.prepayment.tables import (
     charges,
     flags,
     meter_days,
+    news,
     positions,
     touched,
     unsettled,
@@ -105,6 +107,7 @@ class _Booked(Struct):
     unsettled: list[tuple[Any, ...]]
     flags: list[tuple[Any, ...]]
     cleared: list[tuple[int, int, int]]
+    changed: dict[int, str]
     settled: Settled
 
 
@@ -131,6 +134,14 @@ class Settlement:
             if told is not None:
                 told(total)
 
+    def step(self, now: datetime, *, before: date | None = None) -> int:
+        """One batch of what is due; how many accounts were looked at. before: those alone that have news of a day before that one."""
+        with self._database.writing("settling accounts") as connection:
+            due = due_after(connection, -1, self._batch, before=before)
+            if due:
+                self._settle(connection, due, now)
+            return len(due)
+
     def settle_account(self, connection: Connection, account: str, now: datetime) -> Settled:
         """One, inside its caller's transaction, when it is due."""
         statement = (
@@ -145,7 +156,7 @@ class Settlement:
 
     def _settle(self, connection: Connection, due: Sequence[tuple[int, int]], now: datetime) -> Settled:
         found = _load(connection, due)
-        booked = _Booked([], [], [], [], [], [], Settled())
+        booked = _Booked([], [], [], [], [], [], {}, Settled())
         newest = max((one.start for one in found), default=0)
         today = day_number(
             self.days.today(now)
@@ -159,7 +170,7 @@ class Settlement:
             if one.start <= newest - _FRESH_DAYS:
                 # Its days alone, so that one revision of last year does not load a year of everybody.
                 self._account(connection, one, _heard(connection, [one], one.start, today + 1), now, booked)
-        _write(connection, booked, [number for number, _ in due])
+        _write(connection, booked, [number for number, _ in due], now)
         return booked.settled
 
     def _account(
@@ -201,6 +212,7 @@ class Settlement:
         ]  # fmt: skip
         is_corrected = result.correction_minor != 0
         if result.charges:
+            booked.changed[one.number] = one.id
             newest = max(charge.day for charge in result.charges)
             one.last = newest if one.last is None else max(newest, one.last)
             booked.positions.append(
@@ -436,8 +448,10 @@ def _tell_closed(one: _Account, result: Reckoned, now: datetime, booked: _Booked
         booked.flags.append((one.id, "revised-after-closing", epoch_ms(now), text, evidence))
 
 
-def _write(connection: Connection, booked: _Booked, looked_at: Sequence[int]) -> None:
+def _write(connection: Connection, booked: _Booked, looked_at: Sequence[int], now: datetime) -> None:
     post(connection, booked.entries)
+    put_rows(connection, news, [(number,) for number in booked.changed])
+    touch_all(connection, list(booked.changed.values()), now)
     put_rows(connection, charges, booked.charges)
     put_rows(connection, positions, booked.positions)
     put_rows(connection, flags, booked.flags)

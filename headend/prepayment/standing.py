@@ -16,6 +16,7 @@ from headend.prepayment.forecast import Forecast, forecast
 from headend.prepayment.heard import LocalDays
 from headend.prepayment.model import Cause
 from headend.prepayment.settlement import UnsettledDay, unsettled_days
+from headend.prepayment.so_far import SoFar, Tariffs, so_far_of
 
 __all__ = ["CHARGES", "LandlordRow", "Standing", "landlord_view", "standing"]
 
@@ -27,9 +28,13 @@ _LOOK_BACK = 62  # days in which the thirty charged ones of an average lie, as a
 class Standing(Struct, frozen=True, kw_only=True):
     """Minor units of `currency`.
 
-    available = month_opening + paid + other - charged. charged: of days from the 1st of the month to yesterday, and corrections made in
-    it; so something is owed again on the 2nd by somebody who paid last month's bill to the fen. owed: what available lacks, or 0.
-    settled_through: the last charged day, None before the first. unsettled: days before today that are not charged, and why.
+    available = month_opening + paid + other - charged - counted. charged: of days from the 1st of the month to yesterday, and
+    corrections made in it; so something is owed again on the 2nd by somebody who paid last month's bill to the fen. owed: what
+    available lacks, or 0. settled_through: the last charged day, None before the first. unsettled: days before today that are not
+    charged, and why.
+
+    today_kwh, today_until, today_minor: of today so far, as it was heard; not settled, and None where nothing was heard.
+    counted_minor: what available has less for all that was heard and is not settled; 0 where only whole days count.
     """
 
     account: str
@@ -45,10 +50,15 @@ class Standing(Struct, frozen=True, kw_only=True):
     settled_through: date | None
     unsettled: tuple[UnsettledDay, ...]
     forecast: Forecast
+    today_kwh: Decimal | None = None
+    today_until: datetime | None = None
+    today_minor: int | None = None
+    counted_minor: int = 0
 
 
 class LandlordRow(Struct, frozen=True, kw_only=True):
-    """A tenancy's totals. day_kwh: of the last charged day. No name, phone, or payment of the tenant."""
+    """A tenancy's totals. day_kwh: of the last charged day. today_kwh: of today until then, not settled; None where nothing was heard.
+    No name, phone, or payment of the tenant."""
 
     account: str
     premises: str
@@ -61,14 +71,26 @@ class LandlordRow(Struct, frozen=True, kw_only=True):
     last_day: date | None
     day_kwh: Decimal | None
     days_left: int | None
+    today_kwh: Decimal | None = None
+    today_until: datetime | None = None
 
 
-def standing(connection: Connection, account: str, now: datetime, days: LocalDays) -> Standing:
-    """Raises UnknownAccount."""
+def standing(
+    connection: Connection,
+    account: str,
+    now: datetime,
+    days: LocalDays,
+    *,
+    tariffs: Tariffs | None = None,
+    counts_today: bool = False,
+) -> Standing:
+    """tariffs: None leaves out what is not settled yet. counts_today: it is taken off what is available. Raises UnknownAccount."""
     found = account_of(connection, account)
+    so_far = SoFar() if tariffs is None else so_far_of(connection, [found], now, days, tariffs).get(account, SoFar())
+    counted = so_far.minor if counts_today else 0
     today = days.today(now)
     first = today.replace(day=1)
-    available = balance_of(connection, account, found.currency)
+    available = balance_of(connection, account, found.currency) - counted
     charged = paid = other = 0
     for _, entry, moved in entries_of(connection, account, since=first):
         if entry.cause in CHARGES:
@@ -84,7 +106,7 @@ def standing(connection: Connection, account: str, now: datetime, days: LocalDay
         today=today,
         available_minor=available,
         owed_minor=max(0, -available),
-        month_opening_minor=available + charged - paid - other,
+        month_opening_minor=available + counted + charged - paid - other,
         charged_minor=charged,
         paid_minor=paid,
         other_minor=other,
@@ -92,17 +114,30 @@ def standing(connection: Connection, account: str, now: datetime, days: LocalDay
         settled_through=uses[-1].day if uses else None,
         unsettled=tuple(unsettled_days(connection, today, account=account)),
         forecast=forecast(available, costs_of(uses)),
+        today_kwh=so_far.today_kwh,
+        today_until=so_far.today_until,
+        today_minor=so_far.today_minor,
+        counted_minor=counted,
     )
 
 
-def landlord_view(connection: Connection, landlord: str, now: datetime, days: LocalDays) -> list[LandlordRow]:
-    """Of the tenancies that last, and of those that ended this month; as new as the last settlement."""
+def landlord_view(
+    connection: Connection,
+    landlord: str,
+    now: datetime,
+    days: LocalDays,
+    *,
+    tariffs: Tariffs | None = None,
+    counts_today: bool = False,
+) -> list[LandlordRow]:
+    """Of the tenancies that last, and of those that ended this month; as new as the last settlement, today's energy as last heard."""
     first = days.today(now).replace(day=1)
     rows = []
     for tenancy in of_landlord(connection, landlord):
         if tenancy.until is not None and tenancy.until < first:
             continue
-        own = standing(connection, tenancy.account, now, days)
+        own = standing(connection, tenancy.account, now, days, tariffs=tariffs, counts_today=counts_today)
+        is_over = tenancy.until is not None and tenancy.until < own.today
         last = own.settled_through
         uses = [] if last is None else daily_use(connection, tenancy.account, last, last + timedelta(days=1))
         rows.append(
@@ -118,6 +153,9 @@ def landlord_view(connection: Connection, landlord: str, now: datetime, days: Lo
                 last_day=last,
                 day_kwh=uses[-1].kwh if uses else None,
                 days_left=own.forecast.days_left,
+                # What is used behind the end of the tenancy is not the tenant's.
+                today_kwh=None if is_over else own.today_kwh,
+                today_until=None if is_over else own.today_until,
             )
         )
     return rows

@@ -24,7 +24,15 @@ from headend.prepayment.standing import CHARGES, PAID
 from headend.prepayment.tables import accounts, entries, positions, statements
 from headend.prepayment.tariff import Line
 
-__all__ = ["PATIENCE_DAYS", "StatementData", "StatementEntry", "due_statements", "make_statement", "statement"]
+__all__ = [
+    "PATIENCE_DAYS",
+    "StatementData",
+    "StatementEntry",
+    "due_statements",
+    "make_statement",
+    "statement",
+    "statements_of",
+]
 
 PATIENCE_DAYS = 4  # a statement waits so long into the next month for unsettled days
 
@@ -146,6 +154,17 @@ def statement(
         unsettled=tuple(missing),
         is_final=not missing,
     )
+
+
+def statements_of(connection: Connection, account: str) -> list[str]:
+    """Months that have one, as 2026-03; the newest first."""
+    own = (
+        select(statements.c.month)
+        .join(accounts, accounts.c.number == statements.c.account)
+        .where(accounts.c.id == account)
+        .order_by(statements.c.month.desc())
+    )
+    return list(connection.execute(own).scalars())
 
 
 def _before(connection: Connection, account: str, first: date) -> tuple[int, int, int]:

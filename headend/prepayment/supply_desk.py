@@ -65,6 +65,8 @@ AWAY = timedelta(minutes=1)  # until the switch is asked again
 ROUND = 500  # accounts that one step of the round goes through
 _HOUR = timedelta(hours=1)
 _QUARTER = timedelta(minutes=15)
+_SECOND, _MINUTE = timedelta(seconds=1), timedelta(minutes=1)
+_FINENESS = ((_HOUR, _HOUR), (timedelta(minutes=10), _QUARTER), (_MINUTE, _MINUTE), (timedelta(0), _SECOND))
 _ASKING = (State.ORDERED, State.DISCONNECTED, State.PAID)
 _STANDS = {"low": State.LOW, "used-up": State.USED_UP, "last-warning": State.WARNED, "disconnected": State.DISCONNECTED}
 _CLEARED = ("disconnection-refused", "warned-in-vain", "not-back")  # flags that end with the episode
@@ -72,10 +74,14 @@ _log = structlog.get_logger(__name__)
 
 
 class Standing(Struct, frozen=True, kw_only=True):
-    """days_left: that the balance covers at the account's own average; None when nobody can say. settled_until: local day."""
+    """days_left: that the balance covers at the account's own average; None when nobody can say. settled_until: local day.
+
+    counted_minor: what counts against the balance beyond the books, of use that is not settled yet.
+    """
 
     days_left: Decimal | None = None
     settled_until: date | None = None
+    counted_minor: int = 0
 
 
 class Outlook(Protocol):
@@ -165,6 +171,12 @@ class SupplyDesk:
             row, facts, _ = self._facts(connection, account, now, "unknown")
             return obstacles(self._plan, row.episode, facts)
 
+    def counted_minor(self, connection: Connection, account: str, now: datetime) -> int:
+        """What counts against the account's balance beyond the books. Raises UnknownAccount."""
+        return (
+            self._outlook(connection, [account_of(connection, account)], {}, now).get(account, Standing()).counted_minor
+        )
+
     def reversed(self, connection: Connection, account: str, now: datetime, figures: Mapping[str, Figure]) -> None:
         """A payment was taken back, in the transaction that booked it. figures: amount, channel, receipt, reason."""
         row, facts, found = self._facts(connection, account, now, "unknown")
@@ -207,7 +219,7 @@ class SupplyDesk:
             if row is not None and (row.state != State.WELL.value or row.look_at is not None):
                 continue  # it is looked at in its turn
             standing = standings.get(one.id, Standing())
-            balance = balances.get(one.id, 0)
+            balance = balances.get(one.id, 0) - standing.counted_minor
             days_left = standing.days_left
             if balance < max(0, one.reminder_minor) or (days_left is not None and days_left < self._plan.low_days):
                 found.append(one.id)
@@ -230,7 +242,7 @@ class SupplyDesk:
             row,
             Facts(
                 now=now,
-                balance_minor=balance,
+                balance_minor=balance - standing.counted_minor,
                 reminder_minor=found.reminder_minor,
                 days_left=standing.days_left,
                 settled_until=standing.settled_until,
@@ -389,14 +401,15 @@ class SupplyDesk:
     def _deadline(self, kind: str, facts: Facts) -> datetime | None:
         """What the text tells the customer; nothing is ordered before."""
         if kind == "last-warning":
-            return _rounded_up(facts.now + self._plan.last_warning.before, _QUARTER)
+            before = self._plan.last_warning.before
+            return _rounded_up(facts.now + before, min(_QUARTER, _fineness(before)))
         if kind != "used-up":
             return None
         first = facts.notices.get("low")
         granted = facts.now + self._plan.pay_within
         if first is not None and first.proven_at is not None:
             granted = max(granted, first.proven_at + self._plan.low.before)
-        return _rounded_up(granted, _HOUR)
+        return _rounded_up(granted, _fineness(self._plan.pay_within))
 
     @staticmethod
     def _took(connection: Connection, account: str, paid_since: datetime, now: datetime) -> timedelta:
@@ -491,6 +504,11 @@ class SupplyDesk:
             current = load(connection, account, now)
             if current.telling == telling:
                 save(connection, replace(current, is_told=True, look_at=now))
+
+
+def _fineness(wait: timedelta) -> timedelta:
+    """To what people are told a moment that lies so far ahead."""
+    return next(fine for least, fine in _FINENESS if wait >= least)
 
 
 def _rounded_up(moment: datetime, to: timedelta) -> datetime:

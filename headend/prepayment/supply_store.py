@@ -10,6 +10,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from headend.prepayment.accounts import account_of
 from headend.prepayment.books import balance_of
+from headend.prepayment.database import AT_ONCE
 from headend.prepayment.engine import Episode, Ordered, State
 from headend.prepayment.fences import fenced
 from headend.prepayment.ports import OpenProof, OrderState, ProvenNotice
@@ -20,9 +21,11 @@ from headend.prepayment.tables import orders
 __all__ = [
     "Content",
     "Order",
+    "OrderLook",
     "Row",
     "Telling",
     "add_order",
+    "all_orders",
     "load",
     "note_order",
     "order_prefix",
@@ -30,6 +33,7 @@ __all__ = [
     "restores",
     "save",
     "touch",
+    "touch_all",
     "void_orders",
 ]
 
@@ -82,6 +86,20 @@ class Order(Struct, frozen=True, kw_only=True):
     @property
     def facts(self) -> Ordered:
         return Ordered(state=self.state, is_final=self.is_final, problem=self.content.problem)
+
+
+class OrderLook(Struct, frozen=True, kw_only=True):
+    """An order as people are shown it. command, state: "" while nobody is known to have it. problem: of a refusal."""
+
+    meter: str
+    episode: int
+    command: str
+    state: str
+    is_final: bool
+    asked_at: datetime
+    changed_at: datetime
+    expires_at: datetime
+    problem: str
 
 
 # ------------------------------------------------------------------------------------------------ episodes
@@ -138,21 +156,31 @@ def touch(connection: Connection, account: str, now: datetime) -> None:
     connection.execute(update(episodes).where(episodes.c.account == account).values(look_at=epoch_ms(now)))
 
 
+def touch_all(connection: Connection, accounts: Sequence[str], now: datetime) -> None:
+    """Those of them that are in the middle of an episode; the others are found by the round."""
+    own = episodes.c
+    for start in range(0, len(accounts), AT_ONCE):
+        some = accounts[start : start + AT_ONCE]
+        wanted = (own.account.in_(some), own.state != State.WELL.value)
+        connection.execute(update(episodes).where(*wanted).values(look_at=epoch_ms(now)))
+
+
 # ------------------------------------------------------------------------------------------------ fences
 
 
-def restores(connection: Connection, account: str, amount_minor: int) -> bool:
+def restores(connection: Connection, account: str, amount_minor: int, *, counted_minor: int = 0) -> bool:
     """Whether a payment is to be told to the command interface before it is booked.
 
     Not when the account's supply is off for certain and the payment leaves it owing: telling it would bring the supply back. No order
-    can be under way then, so there is nothing that its fence would have to stop.
+    can be under way then, so there is nothing that its fence would have to stop. counted_minor: what the desk counts against the
+    balance beyond the books.
     """
     row = connection.execute(select(episodes.c.state).where(episodes.c.account == account)).first()
     if row is None or row.state != State.DISCONNECTED.value:
         return True
     found = account_of(connection, account)
     waiting = any(True for _ in fenced(connection, account))  # of these nobody knows here how much they are
-    return waiting or balance_of(connection, account, found.currency) + amount_minor >= 0
+    return waiting or balance_of(connection, account, found.currency) - counted_minor + amount_minor >= 0
 
 
 # ------------------------------------------------------------------------------------------------ orders
@@ -163,6 +191,28 @@ def orders_of(connection: Connection, account: str, episode: int, number: int) -
     prefix = order_prefix(account, episode, number)
     statement = select(orders).where(orders.c.account == account, orders.c.episode == episode).order_by(orders.c.key)
     return [_order(row) for row in connection.execute(statement) if row.key.startswith(prefix)]
+
+
+def all_orders(connection: Connection, account: str, *, limit: int = 20) -> list[OrderLook]:
+    """The newest first."""
+    statement = select(orders).where(orders.c.account == account).order_by(orders.c.asked_at.desc(), orders.c.key)
+    found = []
+    for row in connection.execute(statement.limit(limit)):
+        order = _order(row)
+        found.append(
+            OrderLook(
+                meter=order.meter,
+                episode=order.episode,
+                command=order.command,
+                state=order.state,
+                is_final=order.is_final,
+                asked_at=from_epoch_ms(row.asked_at),
+                changed_at=from_epoch_ms(row.changed_at),
+                expires_at=order.content.expires_at,
+                problem=order.content.problem,
+            )
+        )
+    return found
 
 
 def order_prefix(account: str, episode: int, number: int) -> str:

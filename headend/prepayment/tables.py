@@ -36,6 +36,7 @@ __all__ = [
     "metadata",
     "meter_days",
     "move_outs",
+    "news",
     "off_meters",
     "orders",
     "outbox",
@@ -206,6 +207,12 @@ unsettled = Table(
     Column("day", Integer, primary_key=True, autoincrement=False),
     Column("reason", Text, nullable=False),
     sqlite_with_rowid=False,
+)
+
+news = Table(
+    "news",  # accounts that were charged anew and whose use was not looked at since
+    metadata,
+    Column("account", Integer, ForeignKey("accounts.number"), primary_key=True, autoincrement=False),
 )
 
 positions = Table(

@@ -1,21 +1,32 @@
 """Where every payment goes through, whatever its channel: its fence first, then the books, then what it earns."""
 
+from collections.abc import Callable, Mapping
+from datetime import datetime
+
 from sqlalchemy import Connection
 
 from headend.clock import Clock
 from headend.prepayment import fences, payments, points
-from headend.prepayment.accounts import meters_of
+from headend.prepayment.accounts import account_of, meters_of
 from headend.prepayment.database import Database
+from headend.prepayment.errors import UnknownPayment
 from headend.prepayment.heard import LocalDays
-from headend.prepayment.model import Payment, PaymentState
+from headend.prepayment.model import AccountState, Payment, PaymentState
+from headend.prepayment.notice_texts import Figure, Money
 from headend.prepayment.points_file import PointsRule
 from headend.prepayment.ports import Switchboard
+from headend.prepayment.reconciliation import clear_if_booked
+from headend.prepayment.supply_flags import raise_flag
+from headend.prepayment.supply_store import restores, touch
 
 __all__ = ["Till"]
 
 
 class Till:
-    """rule: what top-ups earn; None for nothing."""
+    """rule: what top-ups earn; None for nothing. reversed_: what follows from a reversal, in its transaction (`SupplyDesk.reversed`).
+
+    counted: what is counted against an account's balance beyond its books, minor units.
+    """
 
     def __init__(
         self,
@@ -25,15 +36,19 @@ class Till:
         clock: Clock,
         *,
         rule: PointsRule | None = None,
+        reversed_: Callable[[Connection, str, datetime, Mapping[str, Figure]], None] | None = None,
+        counted: Callable[[Connection, str, datetime], int] | None = None,
     ) -> None:
         self._database = database
         self._switchboard = switchboard
         self._days = days
         self._clock = clock
         self._rule = rule
+        self._reversed = reversed_
+        self._counted = counted
 
     def take(self, payment: Payment) -> Payment:
-        """Once, however often it is told; what became of it. Durable at return.
+        """Once, however often it is told. What became of it is durable at return, and the supply desk looks at the account next.
 
         Raises BadPayment, KeyReused; SwitchboardUnavailable when its fence could not be raised: then it is not booked, nothing of the
         account is disconnected meanwhile, and the channel tells it again.
@@ -43,6 +58,8 @@ class Till:
         with self._database.writing("noting a payment's fence") as connection:
             if payments.find(connection, payment.channel, payment.receipt) is not None:
                 return payments.take(connection, payment, self._days.zone)
+            if not self._is_to_be_told(connection, payment, now):
+                return self._book(connection, payment, now)
             number = fences.raise_fence(connection, payment.account, payment.channel, payment.receipt, now)
             meters = _meters(connection, payment.account)
         for meter in meters:
@@ -55,22 +72,53 @@ class Till:
                 fence=number,
             )
         with self._database.writing("taking a payment") as connection:
-            taken = payments.take(connection, payment, self._days.zone)
-            fences.booked(connection, payment.channel, payment.receipt)
-            if self._rule is not None and taken.state is PaymentState.BOOKED:
-                points.award(connection, taken, self._rule, now, self._days)
-        return taken
+            return self._book(connection, payment, self._clock.now())
 
-    def reverse(self, channel: str, receipt: str, *, reason: str) -> Payment | None:
-        """The channel took it back: once, with what it had earned. None when no such payment is known."""
+    def reverse(self, channel: str, receipt: str, *, reason: str, by: str = "") -> Payment:
+        """The channel took it back: once, with what it had earned, and the customer is told. Raises UnknownPayment."""
         now = self._clock.now()
         with self._database.writing("reversing a payment") as connection:
             found = payments.find(connection, channel, receipt)
             if found is None:
-                return None
-            taken_back = payments.reverse(connection, found, now, self._days.zone, reason=reason)
+                raise UnknownPayment(channel, receipt)
+            if found.state is PaymentState.REVERSED:
+                return found
+            taken_back = payments.reverse(connection, found, now, self._days.zone, reason=reason, by=by)
             points.take_back(connection, taken_back, now, self._days)
+            if taken_back.booked_for:
+                self._follow(connection, taken_back, now)
             return taken_back
+
+    def _is_to_be_told(self, connection: Connection, payment: Payment, now: datetime) -> bool:
+        """Not what is nobody's credit, or leaves a disconnected customer owing: neither is to bring a supply back."""
+        if payments.problem_of(connection, payment):
+            return False
+        counted = 0 if self._counted is None else self._counted(connection, payment.account, now)
+        return restores(connection, payment.account, payment.amount_minor, counted_minor=counted)
+
+    def _book(self, connection: Connection, payment: Payment, now: datetime) -> Payment:
+        taken = payments.take(connection, payment, self._days.zone)
+        fences.booked(connection, payment.channel, payment.receipt)
+        clear_if_booked(connection, payment.account)
+        if taken.state is PaymentState.BOOKED:
+            if self._rule is not None:
+                points.award(connection, taken, self._rule, now, self._days)
+            touch(connection, taken.booked_for, now)
+        return taken
+
+    def _follow(self, connection: Connection, taken_back: Payment, now: datetime) -> None:
+        account = account_of(connection, taken_back.booked_for)
+        if account.state is AccountState.CLOSED:
+            text = f"payment {taken_back.receipt} of {taken_back.channel} was taken back after the account was closed"
+            raise_flag(connection, account.id, "reversed-after-closing", now, text)
+        if self._reversed is not None:
+            figures: dict[str, Figure] = {
+                "amount": Money(taken_back.amount_minor, taken_back.currency),
+                "channel": taken_back.channel,
+                "receipt": taken_back.receipt,
+                "reason": taken_back.problem,
+            }
+            self._reversed(connection, account.id, now, figures)
 
 
 def _meters(connection: Connection, account: str) -> list[str]:

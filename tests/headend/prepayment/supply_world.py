@@ -29,12 +29,23 @@ from headend.prepayment.notice_texts import load_texts
 from headend.prepayment.notices import Channel, Mailroom
 from headend.prepayment.ports import Delivery, Message, OpenProof, OrderState, ProvenNotice, Supply
 from headend.prepayment.supply_desk import Standing, SupplyDesk
-from headend.prepayment.supply_store import touch
 from headend.prepayment.supply_tables import episodes
 from headend.prepayment.tables import metadata
 from headend.prepayment.till import Till
 
-__all__ = ["Crash", "Given", "Mail", "Program", "Switch", "Town", "account_name", "meter_of"]
+__all__ = [
+    "Crash",
+    "Given",
+    "Mail",
+    "MortalDatabase",
+    "Program",
+    "Switch",
+    "Town",
+    "TownClock",
+    "account_name",
+    "forget_the_disk",
+    "meter_of",
+]
 
 START = datetime(2026, 3, 2, 0, tzinfo=UTC)  # a Monday, 08:00 in Shanghai
 PLAN = load_plan("cn-residential")
@@ -65,7 +76,7 @@ class Town:
         self.interrupt()
 
 
-class _Clock:
+class TownClock:
     def __init__(self, town: Town) -> None:
         self._town = town
 
@@ -233,7 +244,7 @@ class Switch:
             raise SwitchboardUnavailable("it does not answer")
 
 
-class _MortalDatabase(Database):
+class MortalDatabase(Database):
     """Dies before or after a commit."""
 
     def __init__(self, engine: Engine, town: Town) -> None:
@@ -265,7 +276,7 @@ class Program:
     ) -> None:
         self.town, self.plan = town, plan
         self.engine = connect(f"sqlite:///{folder}/prepayment.db")
-        event.listen(self.engine, "connect", _forget_the_disk)
+        event.listen(self.engine, "connect", forget_the_disk)
         metadata.create_all(self.engine)
         self.mail = Mail(town)
         self.switch = Switch(town, self.balance)
@@ -282,7 +293,7 @@ class Program:
 
     def start(self) -> None:
         """Also again, after it has died: nothing but the database is left."""
-        self.database = _MortalDatabase(self.engine, self.town)
+        self.database = MortalDatabase(self.engine, self.town)
         texts = load_texts(self.plan.zone)
         self.desk = SupplyDesk(self.database, self.switch, plan=self.plan, texts=texts, outlook=self._outlook)
         self.mailroom = Mailroom(
@@ -292,7 +303,9 @@ class Program:
             still=self.desk.still,
             settled=self.desk.settled,
         )
-        self.till = Till(self.database, self.switch, LocalDays(self.plan.zone), _Clock(self.town))
+        self.till = Till(
+            self.database, self.switch, LocalDays(self.plan.zone), TownClock(self.town), reversed_=self.desk.reversed
+        )
 
     def aclose(self) -> None:
         self.engine.dispose()
@@ -327,10 +340,7 @@ class Program:
         self.receipts[payment.receipt] = payment
         while True:
             try:
-                taken = self.till.take(payment)
-                with self.database.writing("touching") as connection:
-                    touch(connection, account, self.town.program_now())
-                return taken
+                return self.till.take(payment)
             except SwitchboardUnavailable:
                 continue
             except Crash:
@@ -409,6 +419,6 @@ class Program:
         confirm(connection, account, START.date())
 
 
-def _forget_the_disk(connection: Any, _: object) -> None:
+def forget_the_disk(connection: Any, _: object) -> None:
     """These deaths are the program's own; the power stays on."""
     connection.execute("PRAGMA synchronous=OFF")

@@ -12,7 +12,7 @@ from headend.prepayment import fences
 from headend.prepayment.autopay import Autopay, Drawn, Limits, debits_of
 from headend.prepayment.books import balance_of, check_books, entries_of
 from headend.prepayment.database import Database, open_database
-from headend.prepayment.errors import BadPayment, SwitchboardUnavailable
+from headend.prepayment.errors import BadPayment, SwitchboardUnavailable, UnknownPayment
 from headend.prepayment.heard import LocalDays
 from headend.prepayment.model import Payment, PaymentState
 from headend.prepayment.points import awards_of
@@ -245,7 +245,8 @@ def test_points_are_given_once_a_month_and_go_with_the_payment_that_earned_them(
     shop.clock.at = at(date(2026, 4, 1))
     shop.till.take(shop.paid("R4", 50_000))
     assert shop.credit("A2") == 9_999 + 150_000 + 200
-    assert shop.till.reverse("app", "R9", reason="unknown") is None
+    with pytest.raises(UnknownPayment):
+        shop.till.reverse("app", "R9", reason="unknown")
 
 
 @pytest.mark.parametrize(

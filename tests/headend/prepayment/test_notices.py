@@ -43,6 +43,8 @@ FIGURES: dict[str, Figure] = {
     "receipt": "R-77",
     "reason": "no funds",
     "follows": "usual-notices",
+    "kwh": "62.5",
+    "found": "sudden-increase",
 }
 
 

@@ -11,9 +11,7 @@ from msgspec.structs import replace
 from headend.prepayment.accounts import change_contact
 from headend.prepayment.database import Database
 from headend.prepayment.model import PaymentState
-from headend.prepayment.notice_texts import Figure, Money
 from headend.prepayment.notices import Letter, letters_of
-from headend.prepayment.payments import find, reverse
 from headend.prepayment.supply_flags import HOLD, clear_flag, flags_of, raise_flag
 from headend.prepayment.supply_store import restores
 from tests.headend.prepayment.supply_world import PLAN, Crash, Program, Town, account_name, meter_of
@@ -198,20 +196,10 @@ def test_last_warnings_that_come_to_nothing_are_not_sent_for_ever(program: Progr
 
 
 def reverse_the_last_payment(program: Program) -> None:
-    now = program.town.now
     receipt = list(program.receipts)[-1]
-    with Database(program.engine).writing("reversing") as connection:
-        payment = find(connection, "app", receipt)
-        assert payment is not None
-        taken_back = reverse(connection, payment, now, PLAN.zone, reason="cheque without funds")
+    for _ in range(2):  # told twice, taken back once
+        taken_back = program.till.reverse("app", receipt, reason="cheque without funds", by="bank")
         assert taken_back.state is PaymentState.REVERSED
-        figures: dict[str, Figure] = {
-            "amount": Money(payment.amount_minor, payment.currency),
-            "channel": payment.channel,
-            "receipt": receipt,
-            "reason": taken_back.problem,
-        }
-        program.desk.reversed(connection, A, now, figures)
 
 
 def test_a_reversal_after_reconnection_is_told_and_all_warnings_come_again(program: Program) -> None:

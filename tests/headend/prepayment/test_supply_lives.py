@@ -14,7 +14,7 @@ from headend.prepayment.database import Database
 from headend.prepayment.errors import SwitchboardUnavailable
 from headend.prepayment.model import Payment
 from headend.prepayment.ports import Message
-from headend.prepayment.supply_store import restores, touch
+from headend.prepayment.supply_store import restores
 from tests.headend.prepayment.supply_world import Crash, Program, Town, account_name, meter_of
 
 ACCOUNTS = 25
@@ -111,8 +111,6 @@ class Lives:
         account = payment.account
         try:
             self.program.till.take(payment)
-            with Database(self.program.engine).writing("touching") as connection:
-                touch(connection, account, self.town.program_now())
         except SwitchboardUnavailable:
             return
         finally:

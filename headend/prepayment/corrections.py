@@ -1,0 +1,82 @@
+"""What a person books by hand: a correction of an account, and money given back. Each inside its caller's transaction."""
+
+from datetime import date, datetime
+
+from sqlalchemy import Connection, select
+
+from headend.prepayment.books import balance_of, post
+from headend.prepayment.errors import AccountClosed, BadInput
+from headend.prepayment.model import Account, AccountState, Cause, Entry, Posted, customer_book
+from headend.prepayment.money import shown
+from headend.prepayment.payments import AMOUNT_MAX
+from headend.prepayment.tables import books, entries
+
+__all__ = ["ADJUSTMENTS", "PAID_OUT", "adjust", "refund"]
+
+ADJUSTMENTS = "adjustments"
+PAID_OUT = "paid-out:refunds"
+
+
+def adjust(
+    connection: Connection, account: Account, amount_minor: int, *, key: str, note: str, now: datetime, day: date
+) -> Posted:
+    """Signed: more than 0 is to the customer's credit. Raises AccountClosed, KeyReused, BadInput."""
+    if account.state is AccountState.CLOSED:
+        assert account.closed_on is not None
+        raise AccountClosed(account.id, account.closed_on.isoformat())
+    if not 0 < abs(amount_minor) <= AMOUNT_MAX:
+        raise BadInput(f"amount_minor {amount_minor}; expected 1 to {AMOUNT_MAX} minor units, or less than nothing")
+    customer, is_credit = customer_book(account.id), amount_minor > 0
+    entry = Entry(
+        from_book=ADJUSTMENTS if is_credit else customer,
+        to_book=customer if is_credit else ADJUSTMENTS,
+        amount_minor=abs(amount_minor),
+        currency=account.currency,
+        cause=Cause.ADJUSTMENT,
+        key=f"adjust:{key}",
+        day=day,
+        at=now,
+        reference=key,
+        note=note,
+    )
+    return post(connection, [entry])[0]
+
+
+def refund(
+    connection: Connection, account: Account, amount_minor: int, *, key: str, note: str, now: datetime, day: date
+) -> Posted:
+    """No more than there is: an open account's credit, or what a closed one left over. Raises KeyReused, BadInput."""
+    if not 0 < amount_minor <= AMOUNT_MAX:
+        raise BadInput(f"amount_minor {amount_minor}; expected 1 to {AMOUNT_MAX} minor units")
+    is_closed = account.state is AccountState.CLOSED
+    book = f"refund:{account.id}" if is_closed else customer_book(account.id)
+    full_key = f"refund:{key}"
+    is_known = connection.execute(select(entries.c.number).where(entries.c.key == full_key)).first() is not None
+    there = _held(connection, book, account.currency) if is_closed else _credit(connection, account)
+    if not is_known and amount_minor > there:
+        raise BadInput(
+            f"amount_minor {amount_minor}; account {account.id!r} has {shown(max(0, there), account.currency)} "
+            f"{account.currency} that can be given back, expected no more"
+        )
+    entry = Entry(
+        from_book=book,
+        to_book=PAID_OUT,
+        amount_minor=amount_minor,
+        currency=account.currency,
+        cause=Cause.REFUND,
+        key=full_key,
+        day=day,
+        at=now,
+        reference=key,
+        note=note,
+    )
+    return post(connection, [entry])[0]
+
+
+def _credit(connection: Connection, account: Account) -> int:
+    return balance_of(connection, account.id, account.currency)
+
+
+def _held(connection: Connection, book: str, currency: str) -> int:
+    statement = select(books.c.balance_minor).where(books.c.name == book, books.c.currency == currency)
+    return connection.execute(statement).scalar() or 0

@@ -1,0 +1,255 @@
+"""What prepaid supply does by itself, as duties in the order in which one makes work for the next.
+
+They run in turn on one thread, so each tick is a bounded piece: a page of the feed, a few batches of accounts, a handful of messages.
+A first settlement of 150,000 accounts takes some 20 s of work; cut into pieces of half a second, orders, messages and all others have
+their turn in between. What a duty keeps in memory is how far it has come in a round, and nothing is lost when that is forgotten.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+import structlog
+from msgspec import Struct
+from sqlalchemy import delete, select
+
+from headend.clock import Clock
+from headend.prepayment import move_out
+from headend.prepayment.account_events import hand_over
+from headend.prepayment.autopay import Autopay
+from headend.prepayment.database import Database
+from headend.prepayment.engine import State
+from headend.prepayment.errors import AccountClosed, NotSettled
+from headend.prepayment.findings import look_at, look_at_off, meters_to_ask
+from headend.prepayment.intake import Intake
+from headend.prepayment.letter_drafts import LetterDrafts
+from headend.prepayment.notices import Mailroom
+from headend.prepayment.patience import PatientSwitchboard
+from headend.prepayment.ports import Outbox, Supply
+from headend.prepayment.reconciliation import flag_told
+from headend.prepayment.relay_events import RelayFollower
+from headend.prepayment.service import Duty
+from headend.prepayment.settlement import Settlement
+from headend.prepayment.statement_data import due_statements, make_statement
+from headend.prepayment.supply_desk import SupplyDesk
+from headend.prepayment.supply_flags import raise_flag
+from headend.prepayment.supply_store import load
+from headend.prepayment.tables import accounts, news
+
+__all__ = ["Desks", "all_duties"]
+
+PIECE_S = 0.5  # of settlement in one tick; one batch at least
+SETTLE_AFTER = timedelta(minutes=5)  # of a day: its last reads need a moment to come in
+STATEMENTS = 10  # made in one tick
+FINDINGS = 20  # accounts whose use is looked at in one transaction
+ASKED = 20  # supplies asked in one tick
+DEBITS = 10
+LOOKS = 50
+LETTERS = 10
+MOVE_OUTS = 20
+WITHIN_S = 60.0
+HOUR_S = 3600.0
+DAY_S = 86_400.0
+_OFF = (State.ORDERED, State.DISCONNECTED, State.PAID)
+_log = structlog.get_logger(__name__)
+
+
+class Desks(Struct, frozen=True, kw_only=True):
+    """The parts whose turn it is. autopay: None where no bank draws."""
+
+    database: Database
+    intake: Intake
+    settlement: Settlement
+    autopay: Autopay | None
+    follower: RelayFollower
+    desk: SupplyDesk
+    mailroom: Mailroom
+    letters: LetterDrafts
+    switch: PatientSwitchboard
+    outbox: Outbox
+    clock: Clock
+
+
+def all_duties(desks: Desks) -> list[Duty]:
+    found = [
+        Duty(name="intake", tick=lambda _: desks.intake.catch_up(pages_max=1).events),
+        Duty(name="settlement", tick=_Settling(desks).tick),
+        Duty(name="move-outs", tick=_MovingOut(desks).tick, every_s=WITHIN_S),
+        Duty(name="statements", tick=_Statements(desks).tick),
+        Duty(name="findings", tick=_Findings(desks).tick),
+        Duty(name="supplies", tick=_Supplies(desks).tick),
+    ]
+    if desks.autopay is not None:
+        found += [
+            Duty(name="debits", tick=_Noting(desks.autopay, desks.clock).tick, every_s=WITHIN_S),
+            Duty(name="bank", tick=_Drawing(desks.autopay).tick),
+        ]
+    return [
+        *found,
+        Duty(name="supply-switches", tick=lambda now: desks.follower.tick(now, pages_max=2)),
+        Duty(name="desk", tick=_Deciding(desks).tick),
+        Duty(name="mailroom", tick=lambda now: desks.mailroom.tick(now, limit=LETTERS)),
+        Duty(name="reconciliation", tick=_Reconciling(desks).tick, every_s=WITHIN_S),
+        Duty(name="hand-over", tick=lambda _: hand_over(desks.database, desks.outbox)),
+        Duty(name="forgetting", tick=lambda now: desks.intake.forget_unknown(now), every_s=DAY_S),
+    ]
+
+
+class _Settling(Struct, frozen=True):
+    """Days that are over, as soon as intake brought something of them: in the night all accounts, later those of late reads."""
+
+    desks: Desks
+
+    def tick(self, now: datetime) -> int:
+        settlement, clock = self.desks.settlement, self.desks.clock
+        before = settlement.days.today(now - SETTLE_AFTER)
+        began, done = clock.monotonic(), 0
+        while looked_at := settlement.step(now, before=before):
+            done += looked_at
+            if clock.monotonic() - began >= PIECE_S:
+                break
+        return done
+
+
+class _MovingOut(Struct):
+    """Everybody in turn, so that those who wait for a read hold up no other."""
+
+    desks: Desks
+    after: str = ""
+
+    def tick(self, now: datetime) -> int:
+        settlement = self.desks.settlement
+        with self.desks.database.reading("looking for move-outs") as connection:
+            waiting = sorted(one.account for one in move_out.waiting(connection, settlement.days.today(now)))
+        some = [account for account in waiting if account > self.after][:MOVE_OUTS]
+        self.after = some[-1] if len(some) == MOVE_OUTS else ""
+        return sum(self._finish(account, now) for account in some)
+
+    def _finish(self, account: str, now: datetime) -> bool:
+        try:
+            with self.desks.database.writing("settling finally") as connection:
+                move_out.finish(connection, account, self.desks.settlement, now)
+                if load(connection, account, now).episode.state in _OFF:
+                    text = "the account was closed while its supply was off; the next customer of these premises needs it back"
+                    raise_flag(connection, account, "closed-while-off", now, text)
+        except (NotSettled, AccountClosed) as waits:
+            _log.debug("a final settlement waits", problem=str(waits))
+            return False
+        return True
+
+
+class _Statements(Struct):
+    """Asked once every ten minutes whose statement of last month can be made; it is a question to all accounts."""
+
+    desks: Desks
+    due: list[str] = []
+    ask_at: float = 0.0
+
+    def tick(self, now: datetime) -> int:
+        desks, days = self.desks, self.desks.settlement.days
+        if not self.due:
+            if desks.clock.monotonic() < self.ask_at:
+                return 0
+            self.ask_at = desks.clock.monotonic() + HOUR_S / 6
+            with desks.database.reading("looking for due statements") as connection:
+                self.due = list(due_statements(connection, now, days))[::-1]
+        month = days.today(now).replace(day=1) - timedelta(days=1)
+        some = [self.due.pop() for _ in range(min(STATEMENTS, len(self.due)))]
+        for account in some:
+            with desks.database.writing("making a statement") as connection:
+                made = make_statement(connection, account, month, now, days)
+                desks.letters.statement(connection, made, now)
+        return len(some)
+
+
+class _Findings(Struct, frozen=True):
+    """What the use of accounts says that were charged since they were looked at."""
+
+    desks: Desks
+
+    def tick(self, now: datetime) -> int:
+        desks, days = self.desks, self.desks.settlement.days
+        with desks.database.reading("looking for accounts with news") as connection:
+            if connection.execute(select(news.c.account).limit(1)).first() is None:
+                return 0
+        with desks.database.writing("looking at use") as connection:
+            statement = select(news.c.account, accounts.c.id).join(accounts, accounts.c.number == news.c.account)
+            some = connection.execute(statement.order_by(news.c.account).limit(FINDINGS)).all()
+            for _, account in some:
+                found = look_at(connection, account, now, days)
+                if found is not None:
+                    desks.letters.finding(connection, found, days.today(now), now)
+            connection.execute(delete(news).where(news.c.account.in_([number for number, _ in some])))
+            return len(some)
+
+
+class _Supplies(Struct):
+    """Once an hour, meters whose supply should be off: whether it is, and whether they count all the same."""
+
+    desks: Desks
+    meters: list[tuple[str, str]] = []
+    ask_at: float = 0.0
+
+    def tick(self, now: datetime) -> int:
+        desks, days = self.desks, self.desks.settlement.days
+        if not self.meters:
+            if desks.clock.monotonic() < self.ask_at:
+                return 0
+            self.ask_at = desks.clock.monotonic() + HOUR_S
+            with desks.database.reading("looking for supplies that are off") as connection:
+                self.meters = meters_to_ask(connection)
+        some, self.meters = self.meters[:ASKED], self.meters[ASKED:]
+        if not some:
+            return 0
+        # Asked before the transaction: an answer may take its time.
+        desks.switch.begin()
+        known = _Known({meter: desks.switch.supply(meter) for _, meter in some})
+        with desks.database.writing("looking at supplies that are off") as connection:
+            for found in look_at_off(connection, some, known, now, days):
+                desks.letters.finding(connection, found, days.today(now), now)
+        return len(some)
+
+
+class _Known(Struct, frozen=True):
+    supplies: Mapping[str, Supply]
+
+    def supply(self, meter: str) -> Supply:
+        return self.supplies[meter]
+
+
+class _Noting(Struct):
+    """Whose balance is below its reminder amount, a stretch of all accounts at a time."""
+
+    autopay: Autopay
+    clock: Clock
+    after: str = ""
+
+    def tick(self, _: datetime) -> int:
+        began = self.clock.monotonic()
+        self.after = self.autopay.note(self.after)
+        while self.after and self.clock.monotonic() - began < PIECE_S:
+            self.after = self.autopay.note(self.after)
+        return 0
+
+
+class _Drawing(Struct, frozen=True):
+    autopay: Autopay
+
+    def tick(self, _: datetime) -> int:
+        drawn = self.autopay.draw(limit=DEBITS)
+        return drawn.accepted + drawn.refused + drawn.unknown
+
+
+class _Deciding(Struct, frozen=True):
+    desks: Desks
+
+    def tick(self, now: datetime) -> int:
+        self.desks.switch.begin()
+        return self.desks.desk.tick(now, limit=LOOKS)
+
+
+class _Reconciling(Struct, frozen=True):
+    desks: Desks
+
+    def tick(self, now: datetime) -> int:
+        with self.desks.database.writing("looking for payments not booked") as connection:
+            return flag_told(connection, now)

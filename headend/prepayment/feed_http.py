@@ -1,0 +1,73 @@
+"""The feed as prepaid supply reads it: GET /v1/feed, page by page, over whatever reaches the head-end."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from headend.prepayment.errors import FeedBroken, FeedUnavailable, SwitchboardUnavailable
+from headend.prepayment.switchboard_http import Asked, Caller
+
+__all__ = ["HttpFeed"]
+
+PAGE_MAX = 10_000  # of the interface
+LOOK_EVERY_S = 1.0
+WAIT_S = 20.0
+
+
+class _Page(Struct):
+    events: list[msgspec.Raw]
+
+
+class _Problem(Struct):
+    type: str = ""
+    detail: str = ""
+    next_step: str = ""
+
+
+_PAGE = msgspec.json.Decoder(_Page)
+
+
+class HttpFeed:
+    """pause: waits for so many seconds. Blocking, for threads of prepaid supply."""
+
+    def __init__(self, call: Caller, *, pause: Callable[[float], None] = time.sleep) -> None:
+        self._call = call
+        self._pause = pause
+
+    def events_after(self, sequence: int, limit: int) -> Sequence[bytes]:
+        """Raises FeedUnavailable; FeedBroken where the feed no longer has what comes next, or ends before it."""
+        try:
+            answer = self._call(
+                "GET", "/v1/feed", query={"after": str(sequence), "limit": str(max(1, min(limit, PAGE_MAX)))}
+            )
+        except SwitchboardUnavailable as error:
+            raise FeedUnavailable(f"the feed cannot be read: {error}") from error
+        if answer.status != 200:
+            raise _problem(answer, sequence)
+        try:
+            return [bytes(event) for event in _PAGE.decode(answer.body).events]
+        except msgspec.MsgspecError as error:
+            raise FeedBroken(
+                f"a page of the feed cannot be understood: {error}; expected an object with `events`"
+            ) from error
+
+    def wait(self, sequence: int) -> None:
+        for _ in range(int(WAIT_S / LOOK_EVERY_S)):
+            if self.events_after(sequence, 1):
+                return
+            self._pause(LOOK_EVERY_S)
+
+
+def _problem(answer: Asked, sequence: int) -> FeedBroken | FeedUnavailable:
+    try:
+        told = msgspec.json.decode(answer.body, type=_Problem)
+    except msgspec.MsgspecError:
+        told = _Problem(detail=answer.body[:200].decode("utf-8", "replace"))
+    if told.type.endswith(("cursor-gone", "cursor-ahead")):
+        return FeedBroken(
+            f"accounts are settled up to event {sequence} of the feed, and it cannot go on from there: {told.detail} "
+            f"docs/operation.md says what to do (Restoring, prepaid supply)"
+        )
+    return FeedUnavailable(f"the feed was answered {answer.status}: {told.detail}")

@@ -1,0 +1,516 @@
+"""The one door to prepaid supply: what HTTP routes, pages, the command line and the running duties ask of it.
+
+Every method is blocking and whole: one transaction as a rule, in which the account is noted for the supply desk and the messages are
+written down. It is called on threads of prepaid supply's own, any number at once, never on an event loop: a payment calls the command
+interface, which may answer on that loop. Every method raises StoreError; what else it raises stands with it. `by` is who does it, as
+the entries, contacts and flags keep it.
+
+Longer than other modules: it is the list of what can be asked, and nothing is worked out here.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+
+from msgspec import Struct
+from sqlalchemy import Connection
+
+from headend.clock import Clock
+from headend.prepayment import accounts, autopay, fences, move_out, payments, points
+from headend.prepayment.account_card import AccountCard, card_of, find_accounts
+from headend.prepayment.accounts import Enrolment
+from headend.prepayment.autopay import Autopay, Debit
+from headend.prepayment.books import entries_of
+from headend.prepayment.corrections import adjust, refund
+from headend.prepayment.daily import Comparison, DayUse, comparison, daily_use
+from headend.prepayment.database import Database
+from headend.prepayment.duties import Desks, all_duties
+from headend.prepayment.errors import AccountClosed, BadInput, UnknownPayment, UnknownTariff
+from headend.prepayment.fences import FencedPayment
+from headend.prepayment.health import problems_of
+from headend.prepayment.heard import LocalDays
+from headend.prepayment.intake import Intake
+from headend.prepayment.letter_drafts import LetterDrafts
+from headend.prepayment.model import Account, AccountState, Entry, Payment, PaymentState, Posted
+from headend.prepayment.move_out import MoveOut
+from headend.prepayment.notice_plan import NoticePlan
+from headend.prepayment.notice_texts import LANGUAGES, NoticeTexts
+from headend.prepayment.notices import UNREACHABLE, Channel, Letter, Mailroom, letters_of
+from headend.prepayment.outlook import SettledOutlook
+from headend.prepayment.patience import PatientSwitchboard
+from headend.prepayment.points import Award
+from headend.prepayment.points_file import PointsRule
+from headend.prepayment.ports import Bank, Feed, Outbox, Switchboard
+from headend.prepayment.reconciliation import NOT_BOOKED, Reconciliation, drop_told, reconciliation_of
+from headend.prepayment.relay_events import RelayFollower
+from headend.prepayment.service import Duty
+from headend.prepayment.settlement import Settlement
+from headend.prepayment.standing import LandlordRow, Standing, landlord_view, standing
+from headend.prepayment.statement_data import StatementData, statement, statements_of
+from headend.prepayment.supply_desk import SupplyDesk
+from headend.prepayment.supply_flags import HOLD, clear_flag, flags_of, raise_flag
+from headend.prepayment.supply_store import touch, touch_all
+from headend.prepayment.tariff import Tariff
+from headend.prepayment.tariff_words import explain
+from headend.prepayment.telling import tell_use
+from headend.prepayment.till import Till
+
+__all__ = ["Office", "Outside", "Settings"]
+
+DAILY_DAYS_MAX = 400
+LISTED_MAX = 1000
+WORDS_MAX = 500  # characters of what a person writes into books and flags
+OPENS_AHEAD = timedelta(days=92)
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What the utility decided. tariffs: all versions by name. rule: what top-ups earn, None for nothing. limits: of automatic top-up,
+    None for those of the program. salt: for the digests of identity documents; another one, and nobody is known by his document."""
+
+    plan: NoticePlan
+    texts: NoticeTexts
+    tariffs: Mapping[str, Sequence[Tariff]]
+    rule: PointsRule | None = None
+    limits: autopay.Limits | None = None
+    salt: bytes
+
+
+class Outside(Struct, frozen=True, kw_only=True):
+    """What prepaid supply needs from elsewhere. bank: None where nobody draws. our_meters: asset numbers that the utility reads."""
+
+    feed: Feed
+    switch: Switchboard
+    outbox: Outbox
+    channels: Sequence[Channel]
+    bank: Bank | None = None
+    our_meters: Callable[[], Collection[str]]
+
+
+class Office:
+    """days: of the site's zone, which is the feed's and should be the plan's. The database is closed by whoever opened it."""
+
+    def __init__(
+        self, database: Database, settings: Settings, outside: Outside, *, days: LocalDays, clock: Clock
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._outside = outside
+        self._days = days
+        self._clock = clock
+        plan, texts = settings.plan, settings.texts
+        self._letters = LetterDrafts(plan, texts)
+        outlook = SettledOutlook(days, tariffs=settings.tariffs if plan.count_today else None)
+        patient = PatientSwitchboard(outside.switch, clock)
+        self._desk = SupplyDesk(database, patient, plan=plan, texts=texts, outlook=outlook)
+        self._mailroom = Mailroom(
+            database, outside.channels, plan=plan, still=self._desk.still, settled=self._desk.settled
+        )
+        self._till = Till(
+            database,
+            outside.switch,
+            days,
+            clock,
+            rule=settings.rule,
+            reversed_=self._desk.reversed,
+            counted=self._desk.counted_minor,
+        )
+        self._desks = Desks(
+            database=database,
+            intake=Intake(database, outside.feed, days, heard=self._heard if plan.count_today else None),
+            settlement=Settlement(database, settings.tariffs, days),
+            autopay=None
+            if outside.bank is None
+            else Autopay(
+                database,
+                outside.bank,
+                self._till.take,
+                days,
+                clock,
+                limits=settings.limits,
+                answered=self._letters.debit,
+            ),
+            follower=RelayFollower(database, outside.feed, plan=plan, texts=texts),
+            desk=self._desk,
+            mailroom=self._mailroom,
+            switch=patient,
+            outbox=outside.outbox,
+            letters=self._letters,
+            clock=clock,
+        )
+
+    # -------------------------------------------------------------------------------------------- running
+
+    def duties(self) -> Sequence[Duty]:
+        """In the order in which one makes work for the next; each tick is bounded, some tenths of a second without slow answers."""
+        return all_duties(self._desks)
+
+    def problems(self) -> Sequence[str]:
+        """For /healthz, with no customer in it."""
+        return problems_of(self._database, self._clock.now())
+
+    # -------------------------------------------------------------------------------------------- accounts
+
+    def enrol(self, wanted: Enrolment, *, by: str) -> AccountCard:
+        """An account that waits for its agreement, which is sent. Raises NotEligible, BadContact, BadInput."""
+        by, now = _words("by", by), self._clock.now()
+        _check_language(wanted.language)
+        ours = self._outside.our_meters()
+        with self._database.writing("enrolling an account") as connection:
+            accounts.enrol(
+                connection,
+                wanted,
+                now,
+                self._days.today(now),
+                our_meters=ours,
+                tariffs=self._tariffs_in(wanted.currency),
+                salt=self._settings.salt,
+                by=by,
+            )
+            self._agreement(connection, wanted.account, now)
+            return self._card(connection, wanted.account, now)
+
+    def confirm(self, account: str, *, by: str, opens_on: date | None = None) -> AccountCard:
+        """The customer agreed: days are charged from that local day on, the whole of it; None is today.
+
+        Where it is another day than the agreement told, that is sent anew. Raises UnknownAccount, NotEligible, BadInput.
+        """
+        _words("by", by)
+        now = self._clock.now()
+        today = self._days.today(now)
+        day = today if opens_on is None else opens_on
+        if not today <= day <= today + OPENS_AHEAD:
+            raise BadInput(f"opens_on {day}; expected a local day from today, {today}, to {today + OPENS_AHEAD}")
+        with self._database.writing("confirming an agreement") as connection:
+            accounts.confirm(connection, account, day)
+            self._agreement(connection, account, now)
+            return self._looked_after(connection, account, now)
+
+    def card(self, account: str) -> AccountCard:
+        """Raises UnknownAccount."""
+        with self._database.reading("looking at an account") as connection:
+            return self._card(connection, account, self._clock.now())
+
+    def search(self, text: str = "", *, after: str = "", limit: int = 50) -> Sequence[AccountCard]:
+        """By account, meter, customer, name, phone or premises, any part of them; in order of ids. Raises BadInput."""
+        now = self._clock.now()
+        with self._database.reading("looking for accounts") as connection:
+            found = find_accounts(connection, text, after=after, limit=limit)
+            return [self._card(connection, one, now) for one in found]
+
+    def change_contact(self, account: str, phone: str, *, language: str | None = None, by: str) -> AccountCard:
+        """Raises UnknownAccount, BadContact, BadInput."""
+        by, now = _words("by", by), self._clock.now()
+        if language is not None:
+            _check_language(language)
+        with self._database.writing("changing a contact") as connection:
+            accounts.change_contact(connection, account, phone, now, language=language, by=by)
+            clear_flag(connection, account, UNREACHABLE)  # that was the number before
+            return self._looked_after(connection, account, now)
+
+    def change_holder(self, account: str, customer: str, *, name: str = "", identity: str = "", by: str) -> AccountCard:
+        """name, identity: of a customer who is not known yet. Raises UnknownAccount, AccountClosed, NotEligible, BadInput."""
+        by, now = _words("by", by), self._clock.now()
+        with self._database.writing("changing an account's holder") as connection:
+            self._not_closed(connection, account)
+            if name.strip() or identity.strip():
+                accounts.note_customer(connection, customer, name, identity, self._settings.salt)
+            accounts.change_holder(connection, account, customer, now, by=by)
+            return self._card(connection, account, now)
+
+    def change_amounts(self, account: str, *, reminder_minor: int, topup_minor: int, bank: str, by: str) -> AccountCard:
+        """topup_minor 0 and bank "" end automatic top-up. Raises UnknownAccount, AccountClosed, NotEligible, BadInput."""
+        _words("by", by)
+        now = self._clock.now()
+        with self._database.writing("changing an account's amounts") as connection:
+            self._not_closed(connection, account)
+            accounts.amounts(connection, account, reminder_minor=reminder_minor, topup_minor=topup_minor, bank=bank)
+            return self._looked_after(connection, account, now)
+
+    def change_tariff(self, account: str, tariff: str, *, by: str) -> AccountCard:
+        """From the first day that is not charged. Raises UnknownAccount, AccountClosed, NotEligible, BadInput."""
+        _words("by", by)
+        with self._database.writing("changing an account's tariff") as connection:
+            found = self._not_closed(connection, account)
+            accounts.change_tariff(connection, account, tariff, tariffs=self._tariffs_in(found.currency))
+            return self._looked_after(connection, account, self._clock.now())
+
+    def exchange_meter(self, account: str, old: str, new: str, day: date, *, by: str) -> AccountCard:
+        """day: the first local one that the new meter measures. Raises UnknownAccount, AccountClosed, NotEligible, BadInput."""
+        _words("by", by)
+        ours = self._outside.our_meters()
+        with self._database.writing("exchanging a meter") as connection:
+            self._not_closed(connection, account)
+            accounts.exchange_meter(connection, account, old, new, day, our_meters=ours)
+            return self._looked_after(connection, account, self._clock.now())
+
+    def move_out(self, account: str, last_day: date, *, by: str) -> MoveOut:
+        """Done as soon as the last day is over and every day is charged. Raises UnknownAccount, AccountClosed, NotSettled, BadInput."""
+        by, now = _words("by", by), self._clock.now()
+        with self._database.writing("moving out") as connection:
+            asked = move_out.ask(connection, account, last_day, now, by=by)
+            touch(connection, account, now)
+            return asked
+
+    def hold(self, account: str, text: str, *, by: str) -> AccountCard:
+        """Nothing of the account is disconnected until somebody clears the flag "hold". Raises UnknownAccount, BadInput."""
+        by, text, now = _words("by", by), _words("text", text), self._clock.now()
+        with self._database.writing("holding an account") as connection:
+            accounts.account_of(connection, account)
+            clear_flag(connection, account, HOLD)
+            raise_flag(connection, account, HOLD, now, f"{text} ({by})", {"by": by})
+            return self._looked_after(connection, account, now)
+
+    def clear_flag(self, account: str, kind: str, *, by: str) -> AccountCard:
+        """Raises UnknownAccount; BadInput for a flag that does not stand, or one that stands as long as its reason does."""
+        _words("by", by)
+        with self._database.writing("clearing a flag") as connection:
+            accounts.account_of(connection, account)
+            standing_ = flags_of(connection, account)
+            if kind not in standing_:
+                raise BadInput(
+                    f"account {account!r} has no flag {kind!r}; expected one of {', '.join(standing_) or 'none'}"
+                )
+            if kind == NOT_BOOKED:
+                raise BadInput(f"flag {kind!r} ends when its payment is told again, or is dropped")
+            clear_flag(connection, account, kind)
+            return self._looked_after(connection, account, self._clock.now())
+
+    def why_not(self, account: str) -> Sequence[str]:
+        """What stands against disconnecting the account now, in words; the switch has its own list. Raises UnknownAccount."""
+        return self._desk.why_not(account, self._clock.now())
+
+    def tell_use(self, meter: str, day: date, used: Mapping[str, Decimal], *, by: str, note: str) -> None:
+        """For lack of a read: kWh by OBIS code. Raises BadTelling."""
+        with self._database.writing("noting what a person told") as connection:
+            tell_use(connection, meter, day, used, self._clock.now(), self._days, by=by, note=note[:WORDS_MAX])
+
+    # -------------------------------------------------------------------------------------------- money
+
+    def take(self, payment: Payment) -> Payment:
+        """Once, however often it is told. Raises BadPayment, KeyReused, SwitchboardUnavailable: then it is to be told again."""
+        return self._till.take(payment)
+
+    def reverse(self, channel: str, receipt: str, *, reason: str, by: str) -> Payment:
+        """The channel took it back; once, however often it is told. The customer is told. Raises UnknownPayment, BadInput."""
+        return self._till.reverse(channel, receipt, reason=_words("reason", reason), by=_words("by", by))
+
+    def assign(self, channel: str, receipt: str, account: str, *, by: str) -> Payment:
+        """An unmatched payment was this account's; told again it is the same. Raises UnknownPayment, BadPayment, BadInput."""
+        by, now = _words("by", by), self._clock.now()
+        with self._database.writing("assigning a payment") as connection:
+            found = self._payment(connection, channel, receipt)
+            if found.state is PaymentState.BOOKED and found.booked_for == account:
+                return found
+            assigned = payments.assign(connection, found, account, now, self._days.zone, by=by)
+            if self._settings.rule is not None:
+                points.award(connection, assigned, self._settings.rule, now, self._days)
+            touch(connection, account, now)
+            return assigned
+
+    def adjust(self, account: str, amount_minor: int, *, key: str, note: str, by: str) -> Posted:
+        """More than 0 is to the customer's credit. The same key is booked once.
+
+        Raises UnknownAccount, AccountClosed, KeyReused, BadInput.
+        """
+        by, note, key, now = _words("by", by), _words("note", note), _words("key", key), self._clock.now()
+        with self._database.writing("adjusting an account") as connection:
+            found = accounts.account_of(connection, account)
+            posted = adjust(
+                connection, found, amount_minor, key=key, note=f"{note} ({by})", now=now, day=self._days.today(now)
+            )
+            touch(connection, account, now)
+            return posted
+
+    def refund(self, account: str, amount_minor: int, *, key: str, note: str, by: str) -> Posted:
+        """Money given back: of an open account's credit, or of what a closed one left over; each key once.
+
+        Raises UnknownAccount, KeyReused, BadInput.
+        """
+        by, note, key, now = _words("by", by), _words("note", note), _words("key", key), self._clock.now()
+        with self._database.writing("refunding") as connection:
+            found = accounts.account_of(connection, account)
+            posted = refund(
+                connection, found, amount_minor, key=key, note=f"{note} ({by})", now=now, day=self._days.today(now)
+            )
+            touch(connection, account, now)
+            return posted
+
+    def unmatched(self) -> Sequence[Payment]:
+        """Money that waits for somebody to say whose it is; oldest first."""
+        with self._database.reading("looking for unmatched payments") as connection:
+            return payments.unmatched(connection)
+
+    def told_not_booked(self) -> Sequence[FencedPayment]:
+        """Payments that a channel began to tell and that were never booked; oldest first."""
+        with self._database.reading("looking for payments not booked") as connection:
+            return fences.fenced(connection)
+
+    def drop_told(self, channel: str, receipt: str, *, by: str) -> FencedPayment:
+        """The channel has no such payment, says a person: it holds up no disconnection any more.
+
+        Should it be told after all, it is taken as any other. Raises UnknownPayment; BadInput while it may yet be on its way.
+        """
+        by, now = _words("by", by), self._clock.now()
+        with self._database.writing("dropping a payment that was not booked") as connection:
+            dropped = drop_told(connection, channel, receipt, now, by=by)
+            touch(connection, dropped.account, now)
+            return dropped
+
+    def reconciliation(self, channel: str, day: date) -> Reconciliation:
+        """What the channel told of that local day, by its own times, and its sums by state. Raises BadInput."""
+        with self._database.reading("reconciling a channel") as connection:
+            return reconciliation_of(connection, channel, day, self._days)
+
+    # -------------------------------------------------------------------------------------------- looking
+
+    def standing(self, account: str) -> Standing:
+        """Raises UnknownAccount."""
+        with self._database.reading("looking at an account") as connection:
+            return self._standing(connection, account, self._clock.now())
+
+    def daily(self, account: str, since: date, until: date) -> Sequence[DayUse]:
+        """Charged days in [since, until), oldest first. Raises UnknownAccount, BadInput."""
+        if not 0 <= (until - since).days <= DAILY_DAYS_MAX:
+            raise BadInput(f"days from {since} to {until}; expected 0 to {DAILY_DAYS_MAX} of them")
+        with self._database.reading("looking at daily use") as connection:
+            return daily_use(connection, account, since, until)
+
+    def comparison(self, account: str) -> Comparison:
+        """Raises UnknownAccount."""
+        with self._database.reading("looking at monthly use") as connection:
+            return comparison(connection, account, self._days.today(self._clock.now()))
+
+    def statement(self, account: str, month: date) -> StatementData | None:
+        """month: any day of it. None where none was made for it. Raises UnknownAccount."""
+        with self._database.reading("looking at a statement") as connection:
+            return statement(connection, account, month, self._clock.now(), self._days)
+
+    def statements(self, account: str) -> Sequence[str]:
+        """Months that have a statement, as 2026-03; the newest first. Raises UnknownAccount."""
+        with self._database.reading("looking for statements") as connection:
+            accounts.account_of(connection, account)
+            return statements_of(connection, account)
+
+    def payments(self, account: str) -> Sequence[Payment]:
+        """Oldest first, reversed ones too. Raises UnknownAccount."""
+        with self._database.reading("looking at payments") as connection:
+            accounts.account_of(connection, account)
+            return payments.of_account(connection, account)
+
+    def letters(self, account: str, *, limit: int = 200) -> Sequence[Letter]:
+        """Messages, the newest first. Raises UnknownAccount, BadInput."""
+        _check_limit(limit)
+        with self._database.reading("looking at messages") as connection:
+            accounts.account_of(connection, account)
+            return letters_of(connection, account, limit=limit)
+
+    def debits(self, account: str) -> Sequence[Debit]:
+        """Oldest first. Raises UnknownAccount."""
+        with self._database.reading("looking at debits") as connection:
+            accounts.account_of(connection, account)
+            return autopay.debits_of(connection, account)
+
+    def awards(self, account: str) -> Sequence[Award]:
+        """By month. Raises UnknownAccount."""
+        with self._database.reading("looking at points") as connection:
+            accounts.account_of(connection, account)
+            return points.awards_of(connection, account)
+
+    def entries(self, account: str, *, limit: int = 200) -> Sequence[tuple[int, Entry, int]]:
+        """The newest of them, by number: number, entry, and what it did to the customer's credit. Raises UnknownAccount, BadInput."""
+        _check_limit(limit)
+        with self._database.reading("looking at entries") as connection:
+            accounts.account_of(connection, account)
+            return entries_of(connection, account, newest=limit)
+
+    def landlord(self, customer: str) -> Sequence[LandlordRow]:
+        """Of the customer's tenants; none where he lets to nobody."""
+        with self._database.reading("looking at tenancies") as connection:
+            return landlord_view(
+                connection,
+                customer,
+                self._clock.now(),
+                self._days,
+                tariffs=self._settings.tariffs,
+                counts_today=self._settings.plan.count_today,
+            )
+
+    def tariff_names(self) -> Sequence[str]:
+        return sorted(self._settings.tariffs)
+
+    def tariff_words(self, name: str, *, language: str = "en") -> Sequence[str]:
+        """All versions, the newest first, one sentence a line. language: "en" or "zh". Raises UnknownTariff, BadInput."""
+        _check_language(language)
+        versions = self._settings.tariffs.get(name)
+        if versions is None:
+            raise UnknownTariff(name, self._settings.tariffs)
+        newest_first = sorted(versions, key=lambda version: version.applies_from, reverse=True)
+        return [line for version in newest_first for line in explain(version, language)]
+
+    def receipt(self, reference: str, *, delivered: bool, problem: str) -> bool:
+        """What a channel tells later about a message that it took; False when no message has that reference."""
+        return self._mailroom.receipt(reference, self._clock.now(), delivered=delivered, problem=problem[:WORDS_MAX])
+
+    # -------------------------------------------------------------------------------------------- inside
+
+    def _heard(self, connection: Connection, some: Sequence[str]) -> None:
+        """Their balances may say something else now, in the middle of a day."""
+        touch_all(connection, some, self._clock.now())
+
+    def _looked_after(self, connection: Connection, account: str, now: datetime) -> AccountCard:
+        """The supply desk looks at it next."""
+        touch(connection, account, now)
+        return self._card(connection, account, now)
+
+    def _card(self, connection: Connection, account: str, now: datetime) -> AccountCard:
+        return card_of(connection, account, self._standing(connection, account, now), now)
+
+    def _standing(self, connection: Connection, account: str, now: datetime) -> Standing:
+        return standing(
+            connection,
+            account,
+            now,
+            self._days,
+            tariffs=self._settings.tariffs,
+            counts_today=self._settings.plan.count_today,
+        )
+
+    def _agreement(self, connection: Connection, account: str, now: datetime) -> None:
+        self._letters.agreement(connection, account, now)
+
+    def _tariffs_in(self, currency: str) -> list[str]:
+        """An account is charged in its own currency only."""
+        return [name for name, some in self._settings.tariffs.items() if all(one.currency == currency for one in some)]
+
+    @staticmethod
+    def _not_closed(connection: Connection, account: str) -> Account:
+        found = accounts.account_of(connection, account)
+        if found.state is AccountState.CLOSED:
+            assert found.closed_on is not None
+            raise AccountClosed(account, found.closed_on.isoformat())
+        return found
+
+    @staticmethod
+    def _payment(connection: Connection, channel: str, receipt: str) -> Payment:
+        found = payments.find(connection, channel, receipt)
+        if found is None:
+            raise UnknownPayment(channel, receipt)
+        return found
+
+
+def _words(name: str, text: str) -> str:
+    """What a person wrote. Raises BadInput."""
+    words = " ".join(text.split())
+    if not words or len(words) > WORDS_MAX or not words.isprintable():
+        raise BadInput(f"{name} {text[:40]!r}; expected 1 to {WORDS_MAX} printable characters")
+    return words
+
+
+def _check_language(language: str) -> None:
+    if language not in LANGUAGES:
+        raise BadInput(f"language {language!r}; expected one of {', '.join(LANGUAGES)}")
+
+
+def _check_limit(limit: int) -> None:
+    if not 1 <= limit <= LISTED_MAX:
+        raise BadInput(f"limit {limit}; expected 1 to {LISTED_MAX}")
