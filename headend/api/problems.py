@@ -10,6 +10,23 @@ from msgspec import Struct
 
 from headend.commands.model import Refusal
 from headend.errors import HeadendError, StoreUnavailable, TooManySubscribers, UnknownMeter
+from headend.prepayment.errors import (
+    AccountClosed,
+    BadContact,
+    BadInput,
+    BadPayment,
+    BadTelling,
+    FeedUnavailable,
+    KeyReused,
+    NotEligible,
+    NotSettled,
+    OutboxUnavailable,
+    PrepaymentError,
+    SwitchboardUnavailable,
+    UnknownAccount,
+    UnknownPayment,
+    UnknownTariff,
+)
 from headend.quantities import BadQuantity
 
 __all__ = [
@@ -91,6 +108,34 @@ _KINDS: dict[int, tuple[str, str, str]] = {
 UNKNOWN_METER = "Check the asset number; GET /v1/meters lists all."
 _QUANTITY = "Name a quantity that the meter's contract offers: an OBIS code such as 1-0:1.8.0, di:00010000 or reg:4:0x0048:float32."
 
+RETRY_S = "5"
+_NOT_NOW = "Wait, then try again."
+# error: (status, name, what to do); of accounts and payments
+_PREPAYMENT: dict[type[PrepaymentError], tuple[int, str, str]] = {
+    UnknownAccount: (404, "unknown-account", "Check the customer number; GET /v1/accounts?search= finds accounts."),
+    UnknownPayment: (404, "unknown-payment", "Check channel and receipt; GET /v1/accounts/{id}/payments lists them."),
+    UnknownTariff: (404, "unknown-tariff", "GET /v1/tariffs lists all."),
+    AccountClosed: (409, "account-closed", "It stays closed: enrol the customer with a new customer number."),
+    KeyReused: (409, "key-reused", "Tell the same content again, or use a new key or receipt."),
+    NotSettled: (
+        409,
+        "not-settled",
+        "Wait for the reads of the days that are named, or tell what was used: POST /v1/meter-use.",
+    ),
+    BadPayment: (422, "bad-payment", "Correct what the detail names and tell the payment again; nothing was booked."),
+    NotEligible: (422, "not-eligible", "Correct what the detail names; nothing was changed."),
+    BadContact: (422, "bad-contact", "Tell the number again; nothing was changed."),
+    BadInput: (422, "bad-input", "Correct what the detail names; nothing was changed."),
+    BadTelling: (422, "bad-telling", "Correct what the detail names; nothing was noted."),
+    SwitchboardUnavailable: (
+        503,
+        "switchboard-unavailable",
+        "The payment is not booked; tell it again with the same receipt.",
+    ),
+    FeedUnavailable: (503, "feed-unavailable", _NOT_NOW),
+    OutboxUnavailable: (503, "outbox-unavailable", _NOT_NOW),
+}
+
 
 def problem(status: int, detail: str, *, next_step: str | None = None, name: str | None = None) -> ProblemRaised:
     """An exception to raise in a route."""
@@ -136,13 +181,25 @@ def _on_headend(request: Request[Any, Any, Any], error: HeadendError) -> Respons
     """Our own errors are written to be read by those who ask."""
     if isinstance(error, StoreUnavailable | TooManySubscribers):
         raised = problem(503, str(error))
-        raised.headers["Retry-After"] = "5"
+        raised.headers["Retry-After"] = RETRY_S
+        return problem_response(raised)
+    if (known := _PREPAYMENT.get(type(error))) is not None:  # type: ignore[arg-type]
+        status, name, next_step = known
+        text = str(error)
+        raised = problem(status, text if text.endswith(".") else f"{text}.", next_step=next_step, name=name)
+        if status == 503:
+            raised.headers["Retry-After"] = RETRY_S
         return problem_response(raised)
     if isinstance(error, BadQuantity):
         return problem_response(problem(400, str(error), next_step=_QUANTITY))
     if isinstance(error, UnknownMeter):
         return problem_response(problem(404, str(error), next_step=UNKNOWN_METER))
     return problem_response(problem(502, str(error)))
+
+
+def _on_depth(request: Request[Any, Any, Any], error: RecursionError) -> Response[bytes]:
+    """A body of brackets in brackets; nothing was done with it."""
+    return problem_response(problem(400, "The body is nested too deeply."))
 
 
 def _on_any(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
@@ -154,5 +211,6 @@ EXCEPTION_HANDLERS: dict[int | type[Exception], Any] = {
     ProblemRaised: _on_problem,
     HTTPException: _on_http,
     HeadendError: _on_headend,
+    RecursionError: _on_depth,
     Exception: _on_any,
 }

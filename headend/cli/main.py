@@ -5,6 +5,7 @@ import logging
 import typer
 
 from headend.cli import (
+    account,
     approvals,
     audit,
     backup,
@@ -48,6 +49,7 @@ scan.register(app)
 audit.register(app)
 relay.register(app)
 approvals.register(app)
+account.register(app)
 
 
 def main() -> None:
