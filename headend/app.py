@@ -1,46 +1,36 @@
-"""The head-end put together: lines, pollers, store, feed. Only this module chooses the real clock, transports and store.
+"""The head-end put together: lines, pollers, store, feed. It needs no sockets of its own and runs in virtual time as well.
 
-`HeadEnd` is the part that needs no sockets of its own and runs in virtual time as well; `run_service` adds the HTTP interface
-and the signals of a real process.
+`headend.serving` adds the HTTP interface and the signals of a real process.
 """
 
 import asyncio
 import random
-import signal
 import uuid
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
-from prometheus_client import CollectorRegistry
 
-from headend.api.app import create_app
-from headend.api.caller_routes import caller_routes
-from headend.api.concentrator_routes import concentrator_routes
-from headend.api.deps import ApiDeps, Health, LineStatus
+from headend.api.deps import Health, LineStatus
 from headend.api.deps import MeterStatus as ApiMeterStatus
-from headend.api.metrics import StoreCollector
-from headend.api.schema_routes import asyncapi_document, event_schema, list_schemas, name_quantity
-from headend.api.server import Listening, serve
 from headend.budgets import loads_of
-from headend.clock import Clock, SystemClock
+from headend.clock import Clock
 from headend.concentrators.meters import ConcentratorMeters
 from headend.concentrators.park import ConcentratorPark
 from headend.config import Config, PlanConfig
 from headend.drivers.dlt645 import Dlt645Driver, ItemQuestion
 from headend.drivers.errors import DriverError
 from headend.drivers.line import Line, Priority
-from headend.drivers.listener_connect import DialInConnect
 from headend.drivers.protocols import reader_of, session_of
 from headend.drivers.reading import Question
 from headend.drivers.transport import Connect
 from headend.errors import UnknownMeter
 from headend.feed.live import FeedSignal
-from headend.guarding import TruthCollector, guard_of
+from headend.guarding import guard_of
 from headend.model import MeterClock, MeterRecord
-from headend.observability import ConcentratorCollector, LineCollector, ListenerCollector
 from headend.on_demand import OnDemandRead, answered, unanswered
 from headend.quantities import load_contract, plan_questions, plannable, question_of, resolve
 from headend.ratios import Ratios
@@ -50,10 +40,8 @@ from headend.scheduling.clock_keeper import ClockKeeper
 from headend.scheduling.poller import MeterStatus, PlannedMeter, Poller
 from headend.scheduling.spare_time import SpareTime
 from headend.secrets import SecretStore
-from headend.store.lock import sole_owner
-from headend.store.reserve import DiskWatch, disk_of
-from headend.store.store import Store, open_store
-from headend.store.tokens import Tokens
+from headend.store.reserve import DiskWatch
+from headend.store.store import Store
 from headend.store.writer import Execute, Writer
 from headend.supervision import Supervisor
 from headend.switchgear import Switchgear
@@ -61,10 +49,14 @@ from headend.synchronised import kernel_synchronised
 from headend.upstream import Threads, Upstream
 from protocols.dlt645.items import ItemSpec
 
-__all__ = ["HeadEnd", "run_service"]
+if TYPE_CHECKING:
+    from headend.prepaid_supply import PrepaidSupply
+
+__all__ = ["HeadEnd"]
 
 COMMIT_LINGER_S = 0.2  # reads of many lines gather for one disk sync; the feed is later by at most this
 SPARE_RETRIES = 1  # in spare time there is another time
+PREPAID_STOP_S = 45.0  # a piece of a duty: some hundred messages, or a batch of accounts
 SWITCH_STOP_S = 45.0  # an order on the wire ends with its reply, and all of it is recorded and signed
 STOP_S = 10.0  # a read in flight may take its time-out and its longest reply; then it is given up
 
@@ -88,9 +80,11 @@ class HeadEnd:
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
         synchronised: Callable[[], bool | None] = kernel_synchronised,
         random_: random.Random | None = None,
+        prepaid: "PrepaidSupply | None" = None,
     ) -> None:
         """execute: of the store's writer. threads: for what follows the feed; None: all in `execute`. new_id: of commands.
-        synchronised: whether the wall clock is. random_: None: another one each time. Raises BadSecret, ConfigError."""
+        synchronised: whether the wall clock is. random_: None: another one each time. prepaid: None where `[prepayment]` is off.
+        Raises BadSecret, ConfigError."""
         self.signal = FeedSignal()
         ratios = Ratios(config.ratios)
         self.writer = Writer(
@@ -114,6 +108,7 @@ class HeadEnd:
             threads=Threads.all_in(execute) if threads is None else threads,
         )
         self._supervisor = Supervisor()
+        self._prepaid = prepaid
         self._config = config
         self._execute = execute
         self._clock = clock
@@ -190,9 +185,13 @@ class HeadEnd:
             ]
             followers = [asyncio.create_task(keep(name, run), name=name) for name, run in self.upstream.tasks()]
             switching = asyncio.create_task(self.switchgear.run(keep), name="switchgear")
+            prepaid = [] if self._prepaid is None else [asyncio.create_task(self._prepaid.run(keep), name="prepaid")]
             try:
                 await stop.wait()
             finally:
+                if self._prepaid is not None:  # it orders by the command room, which must be there yet
+                    self._prepaid.stop()
+                    await _within(PREPAID_STOP_S, *prepaid)
                 self.switchgear.stop()
                 for poller in self._pollers.values():
                     poller.stop()
@@ -201,7 +200,7 @@ class HeadEnd:
                 await _within(STOP_S, *(line.wait_idle() for line in owners.values()))  # reads on demand
                 self.upstream.stop()
                 await _within(STOP_S, *(task for task in followers if task.get_name() != "retention"))
-                await _end([switching, *pollers, *lines, *followers])
+                await _end([*prepaid, switching, *pollers, *lines, *followers])
 
     def _make_pollers(self) -> dict[str, Poller]:
         stored = self._store.latest_slots()
@@ -332,7 +331,9 @@ class HeadEnd:
 
     def health(self) -> Health:
         """The store speaks for itself; a dead line is no problem of the service, a task of ours that fails is."""
-        return Health(problems=(*self._supervisor.problems, *self.upstream.problems(), *self.switchgear.problems()))
+        prepaid = () if self._prepaid is None else self._prepaid.problems()
+        problems = (*self._supervisor.problems, *self.upstream.problems(), *self.switchgear.problems(), *prepaid)
+        return Health(problems=problems)
 
     def _plan_of(self, meter: MeterRecord) -> PlanConfig:
         return next(plan for plan in self._config.plans if plan.name == meter.plan)
@@ -400,81 +401,3 @@ async def _end(tasks: Sequence["asyncio.Task[object]"]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def run_service(
-    config: Config, *, on_ready: Callable[[Listening], None], stop: asyncio.Event | None = None
-) -> None:
-    """The whole service of one process, until SIGTERM or SIGINT. Raises StoreError, ListenError."""
-    stop = stop or asyncio.Event()
-    _stop_on_signals(stop)
-    with sole_owner(config.store), Threads.started() as threads:
-        await _serve(config, threads, on_ready=on_ready, stop=stop)
-
-
-async def _serve(
-    config: Config, threads: Threads, *, on_ready: Callable[[Listening], None], stop: asyncio.Event
-) -> None:
-    clock = SystemClock()
-    disk = disk_of(config.store)
-    store = open_store(config.store, config.name)
-    dial_in = DialInConnect(config.listeners, clock=clock)
-    try:
-        urls = {line.name: line.url for line in config.lines}
-        adopted = store.adoptions()
-        void = dial_in.expect_all(urls, adopted)
-        for line_name, dtu in adopted.items():
-            if line_name in void:
-                log.warning("an adopted DTU is not its line's any more", line=line_name, dtu=dtu)
-            elif urls[line_name].dtu != dtu:
-                log.info("a line has an adopted DTU", line=line_name, dtu=dtu, instead_of=urls[line_name].dtu)
-        head_end = HeadEnd(
-            config, store, clock=clock, connect=dial_in, execute=threads.write, threads=threads, disk=disk
-        )
-        head_end.signal.advance(store.last_sequence())
-        registry = CollectorRegistry()
-        registry.register(StoreCollector(head_end.writer, head_end.signal))
-        registry.register(TruthCollector(head_end.guard))
-        registry.register(LineCollector(head_end.line_owners))
-        registry.register(ListenerCollector(dial_in))
-        registry.register(ConcentratorCollector(head_end.parks))
-        for collector in (*head_end.upstream.collectors(), *head_end.switchgear.collectors()):
-            registry.register(collector)
-        deps = ApiDeps(
-            name=config.name,
-            store=store,
-            tokens=Tokens(store, clock),
-            signal=head_end.signal,
-            status=head_end,
-            writer_health=head_end.writer.health,
-            registry=registry,
-            clock=clock,
-            read_now=head_end.read_now,
-        )
-        host = f"[{config.host}]" if ":" in config.host else config.host
-        # What the feed's events look like.
-        schemas = (asyncapi_document, list_schemas, event_schema, name_quantity)
-        routes = (
-            *concentrator_routes(lambda: head_end.parks),
-            *caller_routes(dial_in, store),
-            *schemas,
-            *head_end.upstream.routes(),
-            *head_end.switchgear.routes(),
-        )
-        async with serve(create_app(deps, routes=routes), f"{host}:{config.port}") as listening:
-            log.info("head-end is running", api=listening.url, lines=len(config.lines), meters=len(config.meters))
-            on_ready(listening)
-            await head_end.run(stop)
-            log.info("head-end has stopped", last_sequence=store.last_sequence())
-    finally:
-        await dial_in.aclose()
-        store.close()
-
-
-def _stop_on_signals(stop: asyncio.Event) -> None:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        try:
-            loop.add_signal_handler(number, stop.set)
-        except NotImplementedError:  # Windows: no loop support; a plain handler reaches the loop from the main thread
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))

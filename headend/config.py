@@ -25,6 +25,7 @@ from headend.config_brokers import BrokerTable, ConcentratorTable, brokers_of, c
 from headend.config_control import ControlSettings, ControlTable, Customer, customers_of
 from headend.config_listeners import ListenerTable, Place, listeners_of
 from headend.config_meters import connections_of, meters_of
+from headend.config_prepayment import PrepaymentSettings, PrepaymentTable, prepayment_of
 from headend.config_ratios import RatioTable, ratios_of
 from headend.config_reader import Entry, Problem, Reader
 from headend.config_sinks import SinkTable, sinks_of
@@ -103,6 +104,7 @@ class Config(Struct, frozen=True, kw_only=True):
     customers: Mapping[str, Customer] = {}
     control: ControlSettings = ControlSettings()
     audit: AuditSettings = AuditSettings()
+    prepayment: PrepaymentSettings = PrepaymentSettings()
     listeners: Mapping[Place, ListenerSettings] = {}
     brokers: tuple[BrokerSettings, ...] = ()
     concentrators: tuple[ConcentratorSettings, ...] = ()
@@ -233,6 +235,7 @@ _FATAL_TABLES: dict[str, type[ConfigTable]] = {
     "api": _Api,
     "control": ControlTable,
     "audit": AuditTable,
+    "prepayment": PrepaymentTable,
     "secrets": _Secrets,
     "clock": _Clock,
     "ledger": _Ledger,
@@ -306,6 +309,7 @@ def load_config(path: Path) -> Config:
         reader, _uniquely_named(reader, written["sinks"]), head_end=head.name, zone=ZoneInfo(head.timezone)
     )
     retention_s = _retention_s(reader, head.feed_retention, plans, close_after_s=ledger.close_after_h * 3600)
+    prepayment = prepayment_of(reader, tables["prepayment"], store=store)
     if reader.fatal:
         raise ConfigError("\n".join(str(problem) for problem in (*reader.fatal, *reader.problems)))
     host, _, port = tables["api"].listen.rpartition(":")
@@ -333,6 +337,7 @@ def load_config(path: Path) -> Config:
         customers=customers_of(meters),
         control=ControlSettings.of(tables["control"]),
         audit=AuditSettings.of(tables["audit"]),
+        prepayment=prepayment,
         listeners={place: settings for place, settings in listeners.items() if settings is not None},
         brokers=tuple(brokers.values()),
         concentrators=tuple(concentrators.values()),

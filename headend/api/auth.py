@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
@@ -10,12 +11,21 @@ from headend.api.deps import ApiDeps
 from headend.api.problems import problem
 from headend.store.tokens import Role, Token
 
-__all__ = ["PUBLIC", "authenticate", "needs", "needs_one_of", "require_token"]
+__all__ = [
+    "PUBLIC",
+    "authenticate",
+    "customer_account",
+    "needs",
+    "needs_one_of",
+    "own_account",
+    "require_token",
+]
 
 Connection = ASGIConnection[Any, Any, Any, Any]
 
 _ROLES = "headend_roles"
 _ONE_OF = "headend_one_of_roles"
+_OWN_ACCOUNT = "Ask for the account that the token was made for."
 PUBLIC: dict[str, Any] = {_ROLES: ()}
 
 
@@ -27,6 +37,19 @@ def needs(*roles: Role) -> dict[str, Any]:
 def needs_one_of(*roles: Role) -> dict[str, Any]:
     """`opt` of a route that each of these roles may use; what one request may do, the route decides."""
     return {_ONE_OF: roles}
+
+
+def customer_account(token: Token) -> str:
+    """The one account that this token sees; "" of staff, who see them all."""
+    return token.account
+
+
+def own_account(request: Request[Any, Any, Any], account: str) -> None:
+    """To be called by every route that lets customers in. Raises the 404 problem, as of an account that does not exist: a customer
+    must not learn whose accounts there are."""
+    own = customer_account(request.state.token)
+    if own and own != account:
+        raise problem(404, f"There is no account {account!r} that this token may see.", next_step=_OWN_ACCOUNT)
 
 
 def authenticate(connection: Connection) -> Token:

@@ -62,7 +62,8 @@ class ReconnectShape(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Taken(Struct, frozen=True, kw_only=True):
     """What a payment did, durable. cancelled: ids of the opens that it took back. obligations: id by meter.
 
-    A meter without an obligation has its supply on, as far as is known: nothing is owed to it. is_repeat: it was known already.
+    A meter without an obligation was seen to be on: nothing is owed to it. One of which nobody knows is owed until somebody has
+    looked; where it is on, the obligation ends as already-on. is_repeat: it was known already.
     """
 
     cause: Literal["payment"] = "payment"

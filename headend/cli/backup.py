@@ -12,7 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from headend.cli.output import print_json, stderr, stdout
 from headend.clock import SystemClock
-from headend.config import load_config
+from headend.config import Config, load_config
 
 __all__ = ["register"]
 
@@ -32,15 +32,25 @@ def backup_command(
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="A new file, or a folder to put one into.")],
     json: Json = False,
 ) -> None:
-    """Copy the store at one moment, while the head-end goes on or not."""
+    """Copy the store at one moment, while the head-end goes on or not; with `[prepayment]` also the accounts, beside it."""
     from headend.store.backup import back_up  # what other commands need not load
 
-    loaded = load_config(config)
+    loaded, now = load_config(config), SystemClock().now()
+    accounts = None
+    if loaded.prepayment.enabled:
+        # First: what it has taken of the feed is then also in the store's backup.
+        from headend.prepaid_backup import back_up_accounts
+
+        with _bar("copying the accounts", PAGE) as show:
+            accounts = back_up_accounts(loaded.prepayment.store, target, now, show)
     with _bar("copying", PAGE) as show:
-        taken = back_up(loaded.store, target, SystemClock().now(), show)
+        taken = back_up(loaded.store, target, now, show)
     if json:
-        print_json(msgspec.to_builtins(taken, enc_hook=str))
+        told = msgspec.to_builtins(taken, enc_hook=str)
+        print_json(told | ({} if accounts is None else {"accounts": msgspec.to_builtins(accounts, enc_hook=str)}))
         return
+    if accounts is not None:
+        stdout.print(escape(f"backed up the accounts to {accounts.path}: {accounts.size >> 10} KB"))
     stdout.print(escape(f"backed up to {taken.path}: {taken.size >> 10} KB, events up to {taken.last_sequence}"))
 
 
@@ -48,6 +58,9 @@ def restore_command(
     config: ConfigFile,
     backup: Annotated[Path, typer.Argument(metavar="BACKUP", help="A file that `headend backup` has made.")],
     beyond: Annotated[int, typer.Option(min=0, help="Highest sequence that any consumer has, where it is known.")] = 0,
+    accounts: Annotated[
+        bool, typer.Option("--accounts", help="BACKUP is of the accounts of [prepayment]; the store stays as it is.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Put a backup into the place of the store; the head-end must not run. The former store is kept beside it.
@@ -57,6 +70,9 @@ def restore_command(
     from headend.store.backup import restore
 
     loaded = load_config(config)
+    if accounts:
+        _restore_accounts(loaded, backup, json)
+        return
     with _bar("restoring", 1) as show:
         restored = restore(loaded.store, backup, loaded.name, SystemClock().now(), beyond=beyond, show=show)
     if json:
@@ -70,6 +86,24 @@ def restore_command(
     )
     if restored.replaced is not None:
         stdout.print(escape(f"the former store is {restored.replaced}; remove it when nobody needs it any more"))
+
+
+def _restore_accounts(loaded: Config, backup: Path, json: bool) -> None:
+    from headend.prepaid_backup import restore_accounts
+
+    with _bar("restoring", 1) as show:
+        restored = restore_accounts(loaded.prepayment.store, backup, SystemClock().now(), show)
+    if json:
+        print_json(msgspec.to_builtins(restored, enc_hook=str))
+        return
+    stdout.print(
+        escape(
+            f"restored the accounts as of {restored.backup_at:%Y-%m-%d %H:%M} UTC. Payments since then are not in it: take every "
+            f"channel's file of those days again (docs/operation.md)"
+        )
+    )
+    if restored.replaced is not None:
+        stdout.print(escape(f"the former accounts are {restored.replaced}"))
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from headend.budgets import budgets_of
 from headend.cli.output import ExitCode, fail, print_json, print_table, stderr, stdout
 from headend.clock import SystemClock
 from headend.config import Config, load_config
+from headend.config_prepayment import PrepaymentSettings
 from headend.errors import ConfigError, HeadendError
 from headend.keys import make_key_files
 from headend.ledger.signing import make_keys
@@ -81,6 +82,17 @@ signing_key = "file:audit-key.pem"      # signs the audit log; auditors get audi
 [control]
 enabled = false                   # a fresh installation cannot switch anything
 # policy = "policy.toml"          # who may be cut off, when, after which warnings; nothing is opened without one
+
+[prepayment]
+enabled = false                   # accounts that pay first: settled daily, warned, disconnected and reconnected (docs/prepayment.md)
+# tariffs = ["residential-step"]  # names of what comes with the program, or files
+# plan = "cn-residential"         # who is warned when
+# identity_salt = "file:identity-salt"   # some 32 random characters that never change
+# [[prepayment.channels]]         # who carries the messages; tried in turn
+# name = "sms"
+# kind = "http"                   # file | http | apprise
+# url = "https://sms.example/send"
+# token = "env:SMS_TOKEN"
 """
 
 
@@ -123,6 +135,7 @@ def check_command(
         problems = [str(problem) for problem in loaded.problems]
         problems += _key_problems(loaded)
         problems += _control_problems(loaded)
+        problems += _prepayment_problems(loaded)
         problems += [f"line-time budget: {budget.text}" for budget in budgets if not budget.fits]
     except ConfigError as error:
         problems = str(error).splitlines()
@@ -161,6 +174,14 @@ def _control_problems(config: Config) -> list[str]:
     from headend.switching_check import control_problems
 
     return [f"{config.path}: {problem}" for problem in control_problems(config, SystemClock().now())]
+
+
+def _prepayment_problems(config: Config) -> list[str]:
+    if config.prepayment == PrepaymentSettings(store=config.prepayment.store):
+        return []  # nothing is named in it, so its room need not be loaded
+    from headend.prepaid_settings import prepayment_problems
+
+    return [f"{config.path}: {problem}" for problem in prepayment_problems(config)]
 
 
 def _print_budgets(budgets: Sequence[LineBudget]) -> None:
@@ -218,7 +239,7 @@ def run_command(
 
 
 def _run(config: Config, on_ready: "Callable[[Listening], None]") -> None:
-    from headend.app import run_service  # loads the web server, which no other command should wait for
+    from headend.serving import run_service  # loads the web server, which no other command should wait for
 
     loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
     with contextlib.suppress(ImportError):  # not on Windows

@@ -70,7 +70,7 @@ def _record(
     from headend.audit.record import AuditRecord
     from headend.audit.settings import log_of
 
-    if not set(roles) - {"read"}:
+    if not set(roles) - {"read", "customer"}:
         return
     clock = SystemClock()
     log = log_of(loaded.audit, store, source=loaded.source, base=loaded.path.resolve().parent, clock=clock)
@@ -86,17 +86,21 @@ def create(
     role: Annotated[
         list[str] | None,
         typer.Option(
-            help="read, operate, disconnect, approve, cashier or admin; may be given several times.  [default: read]"
+            help="read, operate, disconnect, approve, cashier or admin; may be given several times. Or customer, with --account.  "
+            "[default: read]"
         ),
     ] = None,
     person: Annotated[
         str | None,
         typer.Option(help="Who holds it. Opens and approvals take people, and two tokens of one person are one."),
     ] = None,
+    account: Annotated[
+        str | None, typer.Option(help="Of a customer: the account that the token sees, and nothing else.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Create a token and print it: it is shown this once and kept only as a hash."""
-    roles = role or ["read"]
+    roles = role or (["read"] if account is None else ["customer"])
     clock = SystemClock()
     name = name or f"{roles[0]}-{clock.now():%Y%m%dT%H%M%S.%f}"
     if person is not None and (not person.strip() or not person.isprintable()):
@@ -105,15 +109,21 @@ def create(
         named = ", ".join(sorted(_PEOPLES & set(roles)))
         stderr.print(f"[yellow]note[/]: without --person a token with role {named} opens and approves nothing")
     loaded, store = _opened(config)
-    plain = _tokens_of(store).create_token(name, roles)
+    plain = _tokens_of(store).create_token(name, roles, account=account or "")
     if person is not None:
         _name_person(store, name, person)
-    _record(loaded, store, "token-created", name, {"roles": sorted(roles), "person": person or ""}, roles)
+    _record(loaded, store, "token-created", name, _told(roles, person, account), roles)
     if json:
-        print_json({"name": name, "roles": roles, "token": plain} | ({"person": person} if person else {}))
+        shown = {"name": name, "roles": roles, "token": plain}
+        print_json(shown | ({"person": person} if person else {}) | ({"account": account} if account else {}))
         return
     typer.echo(plain)
     stderr.print(escape(f"token {name!r} with role {', '.join(roles)}; keep it, it is not shown again"))
+
+
+def _told(roles: list[str], person: str | None, account: str | None) -> dict[str, object]:
+    told: dict[str, object] = {"roles": sorted(roles), "person": person or ""}
+    return told | ({"account": account} if account else {})
 
 
 def list_(config: ConfigFile = DEFAULT, json: Annotated[bool, typer.Option("--json")] = False) -> None:
@@ -128,6 +138,7 @@ def list_(config: ConfigFile = DEFAULT, json: Annotated[bool, typer.Option("--js
                     "name": token.name,
                     "roles": sorted(role.value for role in token.roles),
                     "person": people[token.name],
+                    "account": token.account,
                     "created_at": token.created_at,
                     "revoked_at": token.revoked_at,
                 }
@@ -136,13 +147,14 @@ def list_(config: ConfigFile = DEFAULT, json: Annotated[bool, typer.Option("--js
         )
         return
     table = Table(box=None, pad_edge=False)
-    for column in ("name", "roles", "person", "created", "revoked"):
+    for column in ("name", "roles", "person", "account", "created", "revoked"):
         table.add_column(column)
     for token in found:
         table.add_row(
             escape(token.name),
             ", ".join(sorted(role.value for role in token.roles)),
             escape(people[token.name]),
+            escape(token.account),
             f"{token.created_at:%Y-%m-%d %H:%M}",
             f"{token.revoked_at:%Y-%m-%d %H:%M}" if token.revoked_at else "",
         )

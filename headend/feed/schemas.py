@@ -18,6 +18,7 @@ from msgspec import Meta, Struct
 
 from headend.audit.checkpoint import CHECKPOINT_TYPE, Checkpoint
 from headend.commands.events import RELAY_TYPE, RelayData
+from headend.feed.account_event import ACCOUNT_TYPE, AccountData
 from headend.feed.envelope import READ_TYPE
 from headend.feed.interval_event import INTERVAL_TYPE
 from headend.feed.payloads import (
@@ -108,6 +109,13 @@ EVENT_TYPES: tuple[EventType, ...] = (
         subject="the meter, or `stop-switch`",
         says="a supply switch: a command took a step, a reconnection is owed or done, an alarm was raised; `data.about` names which",
         data=RelayData,
+    ),
+    EventType(
+        name=ACCOUNT_TYPE,
+        version="1.0",
+        subject="the account",
+        says="something happened to a prepaid account: it ran low, was warned, is back; `data.about` names what",
+        data=AccountData,
     ),
     EventType(
         name=CHECKPOINT_TYPE,

@@ -130,7 +130,13 @@ def reckon(
                     Charged(day=piece.last, since=piece.first, exact=total, minor=minor, revision=0, body=body)
                 )
                 continue
-            if was is not None and was.exact == total and was.since == piece.first and was.body == body:
+            if (
+                was is not None
+                and not was.is_withdrawn  # a day of nothing comes back with nothing
+                and was.exact == total
+                and was.since == piece.first
+                and was.body == body
+            ):
                 continue
             if was is None or was.exact != total:
                 corrected.append(piece.last)

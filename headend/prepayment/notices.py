@@ -1,38 +1,41 @@
 """Messages to customers: durable before they are sent, sent once each, proven, kept for ever.
 
-`post` writes a message down, inside the transaction of whatever is its reason; `Mailroom.tick` sends what is due. The id of a message
-is its reason's own, so that a repeat after a crash is the same message. Between the claim and the answer of a messenger nobody knows
-whether it went out: it is sent again, with the same id, which the channels here take as the same message.
+`post` writes a message down, inside the transaction of whatever is its reason; the mailroom sends it. The id of a message is its
+reason's own, so that a repeat after a crash is the same message.
 """
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-import structlog
 from msgspec import Struct
-from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy import Connection, insert, select, update
 
-from headend.prepayment.accounts import contact_of, set_reachable
-from headend.prepayment.database import Database
+from headend.prepayment.accounts import contact_of
 from headend.prepayment.engine import Notice, NoticeState
-from headend.prepayment.errors import UnknownAccount
 from headend.prepayment.notice_plan import WARNINGS, NoticePlan
 from headend.prepayment.notice_texts import Figure, NoticeTexts
-from headend.prepayment.ports import Delivery, Message, Messenger
+from headend.prepayment.ports import Messenger
 from headend.prepayment.rows import epoch_ms, from_epoch_ms
-from headend.prepayment.supply_flags import clear_flag, raise_flag
 from headend.prepayment.supply_tables import messages
 
-__all__ = ["Channel", "Draft", "Letter", "Mailroom", "Still", "letters_of", "notices_of", "post", "withdraw"]
+__all__ = [
+    "CAN_WAIT",
+    "Channel",
+    "Draft",
+    "Letter",
+    "Still",
+    "letter_of_row",
+    "letters_of",
+    "notices_of",
+    "patience",
+    "post",
+    "withdraw",
+]
 
+CAN_WAIT = ("statement", "finding")  # go out when nothing else is to be sent: a month has as many statements as accounts
 GIVE_UP = timedelta(days=2)  # of messages that are no step
-FAR = timedelta(days=3)  # nothing is planned further ahead: the clock was set back
-MAILROOM = "notices"  # as `by` of a contact
-PENDING = (NoticeState.WAITING, NoticeState.SENDING, NoticeState.SENT)
-UNREACHABLE = "unreachable"
-_log = structlog.get_logger(__name__)
 
 
 class Channel(Struct, frozen=True):
@@ -111,7 +114,8 @@ def post(connection: Connection, draft: Draft, now: datetime, *, plan: NoticePla
         "created_at": epoch_ms(now),
         "deadline": None if draft.deadline is None else epoch_ms(draft.deadline),
         "next_try_at": epoch_ms(start),
-        "give_up_at": epoch_ms(start + (GIVE_UP if step is None else step.give_up)),
+        "give_up_at": epoch_ms(start + patience(plan, draft.kind)),
+        "can_wait": int(draft.kind in CAN_WAIT),
         "tries": 0,
         "channel": "",
         "reference": "",
@@ -121,6 +125,12 @@ def post(connection: Connection, draft: Draft, now: datetime, *, plan: NoticePla
     }
     connection.execute(insert(messages), [row])
     return True
+
+
+def patience(plan: NoticePlan, kind: str) -> timedelta:
+    """From the first try to the last one."""
+    step = plan.step_of(kind)
+    return GIVE_UP if step is None else step.give_up
 
 
 def withdraw(connection: Connection, account: str, episode: int, reason: str) -> None:
@@ -138,7 +148,7 @@ def letters_of(connection: Connection, account: str, *, limit: int = 200) -> lis
     """The newest first."""
     statement = select(messages).where(messages.c.account == account)
     rows = connection.execute(statement.order_by(messages.c.created_at.desc(), messages.c.id.desc()).limit(limit))
-    return [_letter(row) for row in rows]
+    return [letter_of_row(row) for row in rows]
 
 
 def notices_of(connection: Connection, account: str, episode: int) -> dict[str, Notice]:
@@ -149,7 +159,7 @@ def notices_of(connection: Connection, account: str, episode: int) -> dict[str, 
     )
     found = {}
     for row in rows:
-        letter = _letter(row)
+        letter = letter_of_row(row)
         found[letter.kind] = Notice(
             id=letter.id,
             attempt=letter.attempt,
@@ -164,166 +174,9 @@ def notices_of(connection: Connection, account: str, episode: int) -> dict[str, 
     return found
 
 
-class Mailroom:
-    """Sends what is due. channels: tried in turn, each try on the next one. still: whether an episode's message has its reason yet."""
-
-    def __init__(
-        self,
-        database: Database,
-        channels: Sequence[Channel],
-        *,
-        plan: NoticePlan,
-        still: Callable[[Connection, Letter, datetime], Still],
-        settled: Callable[[Connection, str, datetime], None],
-    ) -> None:
-        """settled: told in the transaction in which a message of an episode is proven or given up."""
-        self._database = database
-        self._channels = channels
-        self._plan = plan
-        self._still = still
-        self._settled = settled
-
-    def tick(self, now: datetime, *, limit: int = 100) -> int:
-        """Sends at most `limit` messages; gives how many it dealt with. Raises StoreUnavailable."""
-        with self._database.reading("looking for messages") as connection:
-            ids = self._due(connection, now, limit)
-        for identity in ids:
-            self._send(identity, now)
-        return len(ids)
-
-    def receipt(self, reference: str, now: datetime, *, delivered: bool, problem: str = "") -> bool:
-        """What a channel tells later about a message that it took; False when no message has that reference."""
-        with self._database.writing("noting a receipt") as connection:
-            row = connection.execute(select(messages).where(messages.c.reference == reference)).first()
-            if row is None or not reference:
-                return False
-            letter = _letter(row)
-            if letter.state not in (NoticeState.SENT, NoticeState.UNDELIVERABLE):
-                return True
-            if delivered:
-                self._proven(connection, letter, now, letter.channel, reference)
-            elif letter.state is NoticeState.SENT:
-                self._give_up(connection, letter, now, problem or "the channel could not deliver it")
-            return True
-
-    @staticmethod
-    def _due(connection: Connection, now: datetime, limit: int) -> list[str]:
-        at = messages.c.next_try_at
-        due = or_(at <= epoch_ms(now), at > epoch_ms(now + FAR))
-        return list(connection.execute(select(messages.c.id).where(due).order_by(at).limit(limit)).scalars())
-
-    def _send(self, identity: str, now: datetime) -> None:
-        letter = self._claim(identity, now)
-        if letter is None:
-            return
-        channel = self._channels[letter.tries % len(self._channels)]
-        message = Message(
-            key=letter.id,
-            kind=letter.kind,
-            account=letter.account,
-            to=letter.phone,
-            language=letter.language,
-            title=letter.title,
-            text=letter.text,
-        )
-        delivery = channel.messenger.send(message)
-        self._note(letter, channel, delivery, now)
-
-    def _claim(self, identity: str, now: datetime) -> Letter | None:
-        """Durable before anything leaves. None when it is not to be sent now."""
-        with self._database.writing("claiming a message") as connection:
-            row = connection.execute(select(messages).where(messages.c.id == identity)).first()
-            assert row is not None
-            letter = _letter(row)
-            if letter.state not in PENDING:
-                return None
-            if now >= letter.give_up_at or letter.tries >= self._plan.tries_max:
-                self._give_up(connection, letter, now, letter.problem or "no proof of delivery came")
-                return None
-            if letter.state is NoticeState.SENT:
-                return None
-            if not self._plan.may_send(letter.kind, now):
-                _set(connection, letter, next_try_at=self._plan.when_to_send(letter.kind, now))
-                return None
-            still = self._still(connection, letter, now) if letter.episode else Still.SEND
-            if still is Still.WAIT:
-                _set(connection, letter, next_try_at=now + self._plan.pause_first)
-                return None
-            if still is Still.DROP:
-                _set(connection, letter, state=NoticeState.WITHDRAWN, next_try_at=None, problem="no reason any more")
-                self._settled(connection, letter.account, now)
-                return None
-            pause = min(self._plan.pause_first * 2**letter.tries, self._plan.pause_max)
-            _set(connection, letter, state=NoticeState.SENDING, tries=letter.tries + 1, next_try_at=now + pause)
-            return letter
-
-    def _note(self, letter: Letter, channel: Channel, delivery: Delivery, now: datetime) -> None:
-        with self._database.writing("noting a delivery") as connection:
-            if delivery.reference and (delivery.delivered or self._plan.proof == "sent"):
-                self._proven(connection, letter, now, channel.name, delivery.reference)
-            elif delivery.reference:
-                _set(
-                    connection,
-                    letter,
-                    state=NoticeState.SENT,
-                    sent_at=now,
-                    channel=channel.name,
-                    reference=delivery.reference,
-                    next_try_at=letter.give_up_at,
-                    problem="",
-                )
-            else:
-                problem = delivery.problem or "the channel gave no proof"
-                _set(connection, letter, state=NoticeState.WAITING, problem=problem)
-                _log.warning("message not delivered", message=letter.id, channel=channel.name, problem=problem)
-
-    def _proven(self, connection: Connection, letter: Letter, now: datetime, channel: str, reference: str) -> None:
-        _set(
-            connection,
-            letter,
-            state=NoticeState.DELIVERED,
-            sent_at=letter.sent_at or now,
-            delivered_at=max(now, letter.sent_at or now),
-            channel=channel,
-            reference=reference,
-            next_try_at=None,
-            problem="",
-        )
-        if self._is_of_newest_contact(connection, letter):
-            set_reachable(connection, letter.account, True, now, by=MAILROOM)
-            clear_flag(connection, letter.account, UNREACHABLE)
-        if letter.episode:
-            self._settled(connection, letter.account, now)
-
-    def _give_up(self, connection: Connection, letter: Letter, now: datetime, problem: str) -> None:
-        _set(connection, letter, state=NoticeState.UNDELIVERABLE, next_try_at=None, problem=problem)
-        if self._is_of_newest_contact(connection, letter):
-            set_reachable(connection, letter.account, False, now, by=MAILROOM)
-            evidence = {"message": letter.id, "kind": letter.kind, "tries": letter.tries, "problem": problem}
-            text = f"{letter.phone} could not be reached; nothing is disconnected until somebody is"
-            raise_flag(connection, letter.account, UNREACHABLE, now, text, evidence)
-        if letter.episode:
-            self._settled(connection, letter.account, now)
-        _log.warning("message given up", message=letter.id, problem=problem)
-
-    @staticmethod
-    def _is_of_newest_contact(connection: Connection, letter: Letter) -> bool:
-        try:
-            return contact_of(connection, letter.account).phone == letter.phone
-        except UnknownAccount:
-            return False
-
-
-def _set(connection: Connection, letter: Letter, **values: object) -> None:
-    row = {
-        name: epoch_ms(one) if isinstance(one, datetime) else one.value if isinstance(one, enum.Enum) else one
-        for name, one in values.items()
-    }
-    connection.execute(update(messages).where(messages.c.id == letter.id).values(row))
-
-
-def _letter(row: Any) -> Letter:
+def letter_of_row(row: Any) -> Letter:
     found = dict(row._mapping)
+    del found["can_wait"]
     for name in ("created_at", "give_up_at", "deadline", "next_try_at", "sent_at", "delivered_at"):
         moment = found[name]
         found[name] = None if moment is None else from_epoch_ms(moment)

@@ -193,6 +193,7 @@ def _suspense(currency: str) -> str:
 
 def _refuse_other(known: Payment, told: Payment) -> None:
     """A channel tells a payment again after a crash of its own, with the same content; when we received it differs."""
+    told = replace(told, paid_at=from_epoch_ms(epoch_ms(told.paid_at)))  # as it was kept
     for name in ("account", "amount_minor", "currency", "paid_at"):
         if getattr(known, name) != getattr(told, name):
             raise KeyReused(

@@ -276,7 +276,7 @@ def unsettled_days(connection: Connection, until: date, *, account: str | None =
 
 
 def _load(connection: Connection, due: Sequence[tuple[int, int]]) -> list[_Account]:
-    """due: by number; all that `touched` has from the first to the last of them."""
+    """due: by number, in order. What else `touched` has between the first and the last of them is left for later."""
     start = dict(due)
     found: dict[int, _Account] = {}
     asked = touched.c.account.between(due[0][0], due[-1][0])
@@ -292,6 +292,8 @@ def _load(connection: Connection, due: Sequence[tuple[int, int]]) -> list[_Accou
     )  # fmt: skip
     for row in connection.execute(statement.where(asked)):
         number, identity, currency, tariff, state, opened, closed, is_large, last, carried, corrections, body = row
+        if number not in start:
+            continue  # its news are of today, and not due
         one = _Account(
             number=number, id=identity, currency=currency, tariff=tariff, state=state, opened=opened, closed=closed,
             is_large=bool(is_large), start=start[number], tariffs=[], meters=[],
@@ -310,10 +312,12 @@ def _load(connection: Connection, due: Sequence[tuple[int, int]]) -> list[_Accou
         .order_by(own.since, own.meter)
     )
     for number, meter, since, until in connection.execute(by_account):
-        found[number].meters.append(Measuring(meter, since, until))
+        if number in found:
+            found[number].meters.append(Measuring(meter, since, until))
     history = select(account_tariffs).join(touched, touched.c.account == account_tariffs.c.account).where(asked)
     for number, since, tariff in connection.execute(history.order_by(account_tariffs.c.since)):
-        found[number].tariffs.append((since, tariff))
+        if number in found:
+            found[number].tariffs.append((since, tariff))
     waits = (
         select(unsettled.c.account, unsettled.c.day)
         .join(touched, touched.c.account == unsettled.c.account)

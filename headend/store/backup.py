@@ -34,7 +34,7 @@ from headend.store.restores_tables import feed_restores
 from headend.store.rows import epoch_ms, from_epoch_ms
 from headend.store.tables import feed_batches
 
-__all__ = ["BackupTaken", "Restored", "back_up", "restore"]
+__all__ = ["BackupTaken", "Restored", "back_up", "replace_by", "restore"]
 
 RESTORED_TYPE = "headend.service-status.v1"
 AHEAD = timedelta(days=1)  # interval ends that may have been given out before their time, by a clock that was fast
@@ -43,6 +43,7 @@ _FACTS = "backup_facts"  # a table that only backups have
 _COMPANIONS = ("-wal", "-shm", "-journal")
 
 Show = Callable[[int, int], None]  # done, of how many
+Last = Callable[[sqlite3.Connection], int]
 
 
 class BackupTaken(Struct, frozen=True, kw_only=True):
@@ -63,10 +64,12 @@ class Restored(Struct, frozen=True, kw_only=True):
     replaced: Path | None
 
 
-def back_up(url: str, target: Path, now: datetime, show: Show = lambda done, total: None) -> BackupTaken:
+def back_up(
+    url: str, target: Path, now: datetime, show: Show = lambda done, total: None, *, last_of: Last | None = None
+) -> BackupTaken:
     """Copy the store at `url` into the new file `target`, beside a running head-end or without one.
 
-    Raises ConfigError, StoreUnavailable.
+    last_of: what `last_sequence` is, of another database than the store. Raises ConfigError, StoreUnavailable.
     """
     file = _file_of(url)
     if not file.exists():
@@ -90,7 +93,7 @@ def back_up(url: str, target: Path, now: datetime, show: Show = lambda done, tot
             source.backup(copy, pages=PAGES_AT_ONCE, progress=lambda _, left, total: show(total - left, total))
             source.execute("COMMIT")
             copy.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
-            last = _last_sequence(copy)
+            last = (last_of or _last_sequence)(copy)
             copy.execute(f"CREATE TABLE {_FACTS} (taken_at INTEGER NOT NULL, last_sequence INTEGER NOT NULL)")
             copy.execute(f"INSERT INTO {_FACTS} VALUES (?, ?)", (epoch_ms(now), last))
             copy.commit()
@@ -117,6 +120,32 @@ def restore(
     name: the head-end's. beyond: a sequence that somebody is known to have. Raises StoreInUse, ConfigError, StoreUnavailable,
     SchemaMismatch.
     """
+    voids: list[Void] = []
+
+    def prepare(part: Path, taken_at: datetime, last: int) -> None:
+        migrate(f"sqlite:///{part}")
+        void = void_after(last, now, max(beyond, _last_of(_file_of(url))))
+        _make_void(part, name, void, taken_at, now)
+        voids.append(void)
+
+    taken_at, last, replaced = replace_by(url, backup, now, prepare, needs="feed_batches", show=show)
+    return Restored(backup_at=taken_at, last_before=last, first_sequence=voids[0].last + 1, replaced=replaced)
+
+
+def replace_by(
+    url: str,
+    backup: Path,
+    now: datetime,
+    prepare: Callable[[Path, datetime, int], None],
+    *,
+    needs: str,
+    show: Show = lambda done, total: None,
+) -> tuple[datetime, int, Path | None]:
+    """Put a backup into the place of the database at `url`, which nobody may have open; gives when the backup was taken, its last
+    sequence, and where the former file is.
+
+    prepare: makes of the copy what is to go on: its path, and what the backup says of itself. needs: a table that it must have.
+    """
     file = _file_of(url)
     part = file.with_name(f"{file.name}.restoring")
     with sole_owner(url), _said(f"restoring {backup} to {file}", remove=part):
@@ -131,11 +160,11 @@ def restore(
         _copy(backup, part, show)
         with closing(sqlite3.connect(part)) as copy:
             _check(copy, backup)
+            if not copy.execute("SELECT count(*) FROM sqlite_master WHERE name = ?", (needs,)).fetchone()[0]:
+                raise ConfigError(f"{backup} is a backup of another database; expected one with a table {needs}")
             copy.execute(f"DROP TABLE {_FACTS}")
             copy.commit()
-        migrate(f"sqlite:///{part}")
-        void = void_after(last, now, max(beyond, _last_of(file)))
-        _make_void(part, name, void, taken_at, now)
+        prepare(part, taken_at, last)
         with closing(sqlite3.connect(part)) as copy:  # and no log beside it
             copy.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             copy.execute("PRAGMA journal_mode=DELETE")
@@ -145,7 +174,7 @@ def restore(
         replaced = _set_aside(file, now)
         os.replace(part, file)
         _sync(file.parent)
-    return Restored(backup_at=taken_at, last_before=last, first_sequence=void.last + 1, replaced=replaced)
+    return taken_at, last, replaced
 
 
 def _make_void(file: Path, name: str, void: Void, taken_at: datetime, now: datetime) -> None:

@@ -26,7 +26,8 @@ commands = Table(
     Column("meter", Text, nullable=False),
     Column("kind", Text, nullable=False),
     Column("state", Text, nullable=False),
-    # NULL: no longer active. 0: the meter's one active command; 1: the close that waits behind an open in flight.
+    # NULL: no longer active. 0: the meter's one active command; 1: the close that waits behind an open in flight; 2: a look, which
+    # is in nobody's way.
     Column("place", SmallInteger),
     Column("requester", Text, nullable=False),
     Column("idempotency_key", Text, nullable=False),

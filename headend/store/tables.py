@@ -14,6 +14,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -24,6 +25,7 @@ from sqlalchemy import (
 )
 
 __all__ = [
+    "account_events",
     "channels",
     "cursors",
     "dtu_adoptions",
@@ -106,6 +108,7 @@ tokens = Table(
     Column("roles", Text, nullable=False),  # joined by commas
     Column("created_at", _Big, nullable=False),
     Column("revoked_at", _Big),
+    Column("account", Text),  # of a customer: whose account it is; NULL for everybody else
 )
 
 cursors = Table(
@@ -141,3 +144,11 @@ line_clocks = Table(
     Column("line", Text, primary_key=True),
     Column("broadcast_at", _Big, nullable=False),
 )
+
+account_events = Table(
+    "account_events",  # those of prepaid supply that are in the feed, the newest of them: so that none comes in twice
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("at", _Big, nullable=False),  # when it was taken
+)
+Index("account_events_by_time", account_events.c.at)

@@ -151,8 +151,8 @@ def test_alarms_of_the_service_are_valid(kind: str, destination: str) -> None:
     assert problems(sent(alarm)) == []
 
 
-# What signatures and files are marked with, so that none is taken for another; and what the feed does not carry yet.
-NO_EVENTS = {"headend.audit-log.v1", "headend.audit-evidence.v1", "headend.policy.v1", "headend.account.v1"}
+# What signatures and files are marked with, so that none is taken for another.
+NO_EVENTS = {"headend.audit-log.v1", "headend.audit-evidence.v1", "headend.policy.v1"}
 
 
 def test_no_event_type_is_sent_without_a_schema() -> None:

@@ -88,10 +88,55 @@ def test_admin_allows_all_but_never_disconnecting_and_approving_at_once(tokens: 
     assert admin is not None
     assert both is not None
     assert desk is not None
-    assert all(admin.allows(role) for role in Role)
+    assert all(admin.allows(role) for role in Role if role not in (Role.CUSTOMER, Role.ACCOUNT_EVENTS))
+    assert not admin.allows(Role.CUSTOMER)
+    assert not admin.allows(Role.READ, Role.ACCOUNT_EVENTS)
     assert not admin.allows(Role.DISCONNECT, Role.APPROVE)
     assert both.allows(Role.DISCONNECT)
     assert not both.allows(Role.DISCONNECT, Role.APPROVE)
     assert desk.allows(Role.CASHIER)
     assert not desk.allows(Role.READ)
     assert not desk.allows(Role.READ, Role.CASHIER)
+
+
+def test_a_token_of_a_customer_has_an_account_and_no_other_role(tokens: Tokens) -> None:
+    customer = tokens.find_token(tokens.create_token("li", ["customer"], account="A1"))
+    assert customer is not None
+    assert (customer.account, customer.roles) == ("A1", frozenset({Role.CUSTOMER}))
+    assert [role for role in Role if customer.allows(role)] == [Role.CUSTOMER]
+    assert [token.account for token in tokens.list_tokens()] == ["A1"]
+
+
+@pytest.mark.parametrize(
+    ("roles", "account"), [(["customer"], ""), (["read"], "A1"), (["customer", "read"], "A1"), (["customer"], "A\n")]
+)
+def test_a_customer_without_an_account_or_with_more_is_refused(tokens: Tokens, roles: list[str], account: str) -> None:
+    with pytest.raises(TokenError, match=r"account|role"):
+        tokens.create_token("li", roles, account=account)
+    assert tokens.list_tokens() == []
+
+
+def test_a_part_of_the_process_has_a_token_that_no_store_and_no_other_process_knows(
+    tokens: Tokens, tmp_path: Path
+) -> None:
+    plain = tokens.issue_inside("prepaid-supply", [Role.READ, Role.DISCONNECT, Role.ACCOUNT_EVENTS])
+    found = tokens.find_token(plain)
+    assert found is not None
+    assert found.name == "inside:prepaid-supply"
+    assert found.allows(Role.DISCONNECT, Role.ACCOUNT_EVENTS)
+    assert not found.allows(Role.APPROVE)
+    assert Tokens(Store(store_url(tmp_path), "x"), StillClock()).find_token(plain) is None
+    assert tokens.list_tokens() == []
+
+
+@pytest.mark.parametrize("role", [Role.APPROVE, Role.ADMIN, Role.CUSTOMER, Role.CASHIER])
+def test_a_part_of_the_process_never_approves(tokens: Tokens, role: Role) -> None:
+    with pytest.raises(TokenError, match="no other"):
+        tokens.issue_inside("prepaid-supply", [Role.READ, role])
+
+
+def test_nobody_else_gets_the_role_or_the_name_of_a_part_of_the_process(tokens: Tokens) -> None:
+    with pytest.raises(TokenError, match="account-events"):
+        tokens.create_token("billing", ["account-events"])
+    with pytest.raises(TokenError, match="inside:"):
+        tokens.create_token("inside:prepaid-supply", ["disconnect"])

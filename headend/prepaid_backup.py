@@ -1,0 +1,67 @@
+"""Backups of the accounts' database, and restoring one so that no fence number is ever given a second time.
+
+What was taken after the backup is not in it: payments are told again by their channels, day by day from the reconciliation files; what
+meters counted comes again from the feed. Orders and payments of the time between are known to the command room, which keeps the highest
+fence of each meter. So all accounts go on with fences above any that can have been given.
+"""
+
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from msgspec import Struct
+
+from headend.database.engine import prepared_file
+from headend.prepayment.database import open_database
+from headend.store.backup import BackupTaken, Show, back_up, replace_by
+
+__all__ = ["AccountsRestored", "back_up_accounts", "restore_accounts"]
+
+ENDING = "-accounts"
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+STEP = 10**6  # fences of one account in a minute; a backup may be restored twice, so they follow the clock
+
+
+class AccountsRestored(Struct, frozen=True, kw_only=True):
+    """last_sequence: of the feed, as far as the backup has taken it in. replaced: where the former file is; None: there was none."""
+
+    backup_at: datetime
+    last_sequence: int
+    replaced: Path | None
+
+
+def back_up_accounts(url: str, target: Path, now: datetime, show: Show) -> BackupTaken | None:
+    """target: where the store's backup goes, or its folder. None: there is no file yet. Raises ConfigError, StoreUnavailable."""
+    file = prepared_file(url)
+    if file is not None and not file.exists():
+        return None
+    if not target.is_dir():
+        target = target.with_name(f"{target.stem}{ENDING}{target.suffix}")
+    return back_up(url, target, now, show, last_of=_cursor)
+
+
+def restore_accounts(url: str, backup: Path, now: datetime, show: Show) -> AccountsRestored:
+    """Nobody may have the database open. Raises StoreInUse, ConfigError, StoreUnavailable, SchemaMismatch."""
+
+    def prepare(part: Path, taken_at: datetime, last: int) -> None:
+        open_database(f"sqlite:///{part}").dispose()  # with the tables of this program
+        _lift_fences(part, now)
+
+    taken_at, last, replaced = replace_by(url, backup, now, prepare, needs="feed_cursor", show=show)
+    return AccountsRestored(backup_at=taken_at, last_sequence=last, replaced=replaced)
+
+
+def _cursor(copy: sqlite3.Connection) -> int:
+    row = copy.execute("SELECT sequence FROM feed_cursor").fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _lift_fences(part: Path, now: datetime) -> None:
+    lowest = (now - EPOCH) // timedelta(minutes=1) * STEP
+    with sqlite3.connect(part) as connection:
+        connection.execute("UPDATE fences SET number = max(number + ?, ?)", (STEP, lowest))
+        connection.execute(
+            "INSERT INTO fences (account, number) SELECT id, ? FROM accounts WHERE id NOT IN (SELECT account FROM fences)",
+            (lowest,),
+        )
+    connection.close()
