@@ -78,7 +78,7 @@ class RelayFigures:
             if self._open.pop(debt.id, None) is None:
                 continue
             self.ended[debt.ended] += 1
-            if debt.took_s is not None and debt.ended in ("verified", "permitted", "already-on"):
+            if debt.took_s is not None and debt.ended in ("verified", "permitted"):  # else nothing was switched for it
                 self._took(max(debt.took_s, 0.0))
 
     def _took(self, seconds: float) -> None:

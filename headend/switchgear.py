@@ -36,6 +36,8 @@ from headend.commands.governor_clock import GovernorClock
 from headend.commands.governor_keeper import GovernorKeeper
 from headend.commands.intake import Circumstances
 from headend.commands.journal import Journal
+from headend.commands.lookout import Lookout
+from headend.commands.model import Kind, Order
 from headend.commands.patrol import Patrol
 from headend.commands.policy import MeterFacts, Policy
 from headend.commands.room import CommandRoom
@@ -101,6 +103,7 @@ class Switchgear:
         self._writer = writer
         self._clock = clock
         self._disk = disk
+        self._execute = execute
         self._stopping = asyncio.Event()
         self._opened = asyncio.Event()
         self._problems: list[str] = []
@@ -156,6 +159,7 @@ class Switchgear:
         self.debts: DebtKeeper | None = None
         self.aftercare: Aftercare | None = None
         self.patrol: Patrol | None = None
+        self.lookout: Lookout | None = None
         if control.enabled:
             self._make_movers(random_)
         self.room = CommandRoom(
@@ -187,8 +191,10 @@ class Switchgear:
             self.switches,
             clock=self._clock,
             random_=random.Random(random_.getrandbits(64)),
+            turn_s=self.desk.turn_s,
         )
         self.patrol = Patrol(self.journal, self.switches, clock=self._clock)
+        self.lookout = Lookout(self.journal, self.patrol, self._store, clock=self._clock, execute=self._execute)
         self.aftercare = Aftercare(
             self.journal,
             self.executor.carrier,
@@ -244,6 +250,8 @@ class Switchgear:
             yield "obligations", self.debts.run
             yield "aftercare", self.aftercare.run
             yield "patrol", self.patrol.run
+            assert self.lookout is not None
+            yield "lookout", self.lookout.run
         else:
             yield "obligations", self._watch_left_owed
 
@@ -334,10 +342,13 @@ class Switchgear:
     def _problem_of(self, identity: str) -> str:
         return "" if self.executor is None else self.executor.problem_of(identity)
 
-    def _no_operator(self, meters: Mapping[str, MeterRecord], person: str, meter: str) -> str:
+    def _no_operator(self, meters: Mapping[str, MeterRecord], order: Order) -> str:
+        person, meter = order.requester, order.meter
         record = meters.get(meter)
-        if record is None or not record.contract.startswith("dlt645/") or record.protocol == "mqtt":
+        if record is None or not record.contract.startswith("dlt645/"):
             return ""  # nobody is told there who orders
+        if record.protocol == "mqtt" and order.kind is Kind.OPEN:
+            return ""  # nor is a concentrator; it has no word for the rest, which goes to the meter itself in a frame
         if person in self._config.control.operators and person not in self._without_code:
             return ""
         why = self._without_code.get(person, "the configuration gives none")

@@ -1,5 +1,6 @@
 """Every supply switch that this head-end can reach, by protocol. Where `[control]` is off none of it exists."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import tzinfo
 
@@ -13,13 +14,13 @@ from headend.config import Config
 from headend.drivers.dlt645_relay import Dlt645Switch
 from headend.drivers.line import Line
 from headend.drivers.modbus_relay import ModbusSwitch
-from headend.drivers.relay import OperatorCodes, Switch
+from headend.drivers.relay import Expected, OperatorCodes, Switch
 from headend.errors import ConfigError
 from headend.keys import PublicKey
 from headend.model import MeterClock, MeterRecord
 from headend.secrets import NO_OPERATOR, BadSecret, SecretStore
 
-__all__ = ["ReachableSwitches", "operators_of", "policy_of", "switches_of"]
+__all__ = ["ReachableSwitches", "operators_of", "policy_of", "shared_addresses", "switches_of"]
 
 NOWHERE = "(not configured)"  # the line of a meter that is not served any more
 
@@ -76,6 +77,11 @@ def switches_of(
         known = clocks.get(meter)
         return None if known is None else known.offset_s
 
+    shared = shared_addresses(config)
+
+    def expected(meter: MeterRecord) -> Expected:
+        return Expected(is_address_shared=meter.address in shared)
+
     def dlt645(line: Line, zone: tzinfo) -> Switch:
         return Dlt645Switch(
             line,
@@ -83,6 +89,7 @@ def switches_of(
             clock=clock,
             authority=secrets.authority,
             operators=operators,
+            expected=expected,
             clock_offset_s=offset_s,
         )
 
@@ -103,6 +110,12 @@ def switches_of(
             behind=None if forwarding is None else dlt645(forwarding, config.zone),
         )
     return switches
+
+
+def shared_addresses(config: Config) -> frozenset[str]:
+    """Of DL/T 645 meters: addresses that more than one has, on different lines."""
+    counted = Counter(meter.address for meter in config.meters if meter.contract.startswith("dlt645/"))
+    return frozenset(address for address, count in counted.items() if count > 1)
 
 
 def operators_of(config: Config) -> tuple[OperatorCodes, dict[str, str]]:

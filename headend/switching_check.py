@@ -4,15 +4,19 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 
+from firmware_contracts.concentrator_contract import load_concentrator
+from firmware_contracts.errors import ContractError
 from headend.audit.settings import known_keys_of, signing_key_of
 from headend.commands.model import Kind
 from headend.commands.policy import MeterFacts, Policy
+from headend.concentrators.settings import ConcentratorSettings
 from headend.config import Config
 from headend.config_control import Customer
 from headend.errors import ConfigError, HeadendError
 from headend.model import MeterRecord
 from headend.secrets import BadSecret, SecretStore
-from headend.switching import operators_of, policy_of
+from headend.switching import operators_of, policy_of, shared_addresses
+from protocols.concentrator.messages import Op
 
 __all__ = ["control_problems"]
 
@@ -76,10 +80,11 @@ def _years(policy: Policy, now: datetime) -> Iterator[str]:
 
 def _meters(config: Config, policy: Policy | None) -> Iterator[str]:
     secrets = SecretStore(config.secrets, base=config.path.resolve().parent)
+    shared, forwarding = shared_addresses(config), _forwarding(config)
     found: dict[str, list[str]] = {}
     reasons: Counter[str] = Counter()
     for meter in config.meters:
-        for why in _why_not(config, meter, policy, secrets):
+        for why in (*_why_not(config, meter, policy, secrets), *_who_is_it(meter, shared, forwarding)):
             reasons[why] += 1
             found.setdefault(why, []).append(meter.id)
     for why, count in reasons.items():
@@ -110,3 +115,30 @@ def _why_not(config: Config, meter: MeterRecord, policy: Policy | None, secrets:
             "could not be given back: Modbus knows no permit-close, and the policy says permit-close; name them, or their "
             "tariff group, under [reconnect] as closed directly"
         )
+
+
+def _who_is_it(meter: MeterRecord, shared: frozenset[str], forwarding: frozenset[str]) -> Iterator[str]:
+    """Why nobody could tell, before an open, that this is the meter that is meant. forwarding: concentrators that pass on frames."""
+    is_dlt645 = meter.contract.startswith("dlt645/")
+    if is_dlt645 and meter.address in shared:
+        yield (
+            "have an address that another meter has, too, on another line: they are opened only where they tell their asset "
+            "number, since lines can be mixed up"
+        )
+    if meter.protocol == "mqtt" and not (is_dlt645 and meter.line in forwarding):
+        yield (
+            "can be closed and never opened, since their concentrator does not pass on frames to them: nobody could read "
+            "back which meter it is"
+        )
+
+
+def _forwarding(config: Config) -> frozenset[str]:
+    return frozenset(one.name for one in config.concentrators if _forwards(one))
+
+
+def _forwards(one: ConcentratorSettings) -> bool:
+    try:
+        contract = load_concentrator(one.contract, timezone=one.timezone, prefix=one.prefix, settings=one.settings)
+    except ContractError:
+        return False  # told elsewhere
+    return Op.FORWARD in contract.offers

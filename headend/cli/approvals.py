@@ -9,7 +9,7 @@ from rich.table import Table
 
 from headend.cli.client import TokenOption, UrlOption, body_of, calling
 from headend.cli.output import fail, print_json, print_table, stdout
-from headend.cli.relay import ConfigOption, Json, Reason, good_body, path_part
+from headend.cli.relay_answers import ConfigOption, Json, Reason, good_body, path_part
 
 __all__ = ["register"]
 

@@ -8,20 +8,21 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
-from urllib.parse import quote
 
 import msgspec
 import typer
 from rich.markup import escape
 from rich.table import Table
 
+from headend.cli import relay_limits
 from headend.cli.client import TokenOption, UrlOption, body_of, calling, refuse
 from headend.cli.output import ExitCode, fail, print_json, print_table, stderr, stdout
+from headend.cli.relay_answers import ConfigOption, Json, Reason, any_body, good_body, path_part, tell_refused
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["ConfigOption", "Json", "Reason", "good_body", "path_part", "register"]
+__all__ = ["register"]
 
 LOOK_S = 0.4
 WAIT_S = 600.0
@@ -40,7 +41,6 @@ _ENDS = {
 _COLOURS = {"verified": "green", "quarantined": "yellow", "unconfirmed": "red", "contradicted": "red", "refused": "red"}
 
 Meter = Annotated[str, typer.Argument(metavar="METER", help="Asset number.")]
-Reason = Annotated[str, typer.Option(help="Why; stands in the audit log.")]
 Expires = Annotated[
     str, typer.Option(metavar="LENGTH|TIME", help="Nothing leaves after this: 15m, 2h, or 2026-11-22T16:00:00Z.")
 ]
@@ -52,10 +52,6 @@ Key = Annotated[
 ]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the outcome.")]
 WaitS = Annotated[float, typer.Option("--wait-s", help="How long, at most.")]
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", metavar="CONFIG", help="Take the address from this configuration.")
-]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object, nothing else on standard output.")]
 Id = Annotated[str, typer.Argument(metavar="COMMAND", help="Id of a command.")]
 
 
@@ -92,6 +88,7 @@ def register(app: typer.Typer) -> None:
     )
     for name, command in commands:
         relay.command(name)(command)
+    relay_limits.register(relay)
     app.add_typer(relay, name="relay")
 
 
@@ -184,9 +181,9 @@ def _order(
     }
     with calling(*place) as client:
         answer = client.post("/v1/commands", json=order)
-        body = _body(answer)
+        body = any_body(answer)
         if answer.status_code not in (200, 202):
-            _tell_refused(answer, body, json=json)
+            tell_refused(answer, body, json=json)
         command = _of(answer, body, "command")
         if command["state"] == "quarantined" or body["approval"] is not None or not wait:
             _end(command, body, json=json)
@@ -293,17 +290,6 @@ def _print_command(command: dict[str, Any], body: dict[str, Any], waited_s: floa
         stdout.print("  over a limit: two people release or delete it, headend approvals ask release " + command["id"])
     if waited_s and not command["is_final"] and state not in _ENDS:
         stdout.print(f"  no outcome within {waited_s:g} s; headend relay show {command['id']} tells of it later")
-
-
-def _tell_refused(answer: "httpx.Response", body: dict[str, Any], *, json: bool) -> NoReturn:
-    refusals = body.get("refusals")
-    if not refusals:
-        refuse(answer, body)
-    if json:
-        print_json(body)
-        raise typer.Exit(ExitCode.USAGE)
-    lines = [f"{one['rule']} ({one['version']}): {one['text']}\n         needed: {one['needed']}" for one in refusals]
-    fail("refused:\n  " + "\n  ".join(lines))
 
 
 # ------------------------------------------------------------------------------------------------ commands that are there
@@ -432,29 +418,8 @@ def _proof(path: Path) -> dict[str, Any]:
     return found
 
 
-def _body(answer: "httpx.Response") -> dict[str, Any]:
-    try:
-        body = answer.json()
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}
-
-
-def good_body(answer: "httpx.Response", expected: str, *, json: bool) -> dict[str, Any]:
-    body = _body(answer)
-    if not answer.is_success:
-        _tell_refused(answer, body, json=json)
-    if expected not in body:
-        refuse(answer, body)
-    return body
-
-
 def _of(answer: "httpx.Response", body: dict[str, Any], member: str) -> dict[str, Any]:
     found = body.get(member)
     if not isinstance(found, dict):
         refuse(answer, body)
     return found
-
-
-def path_part(text: str) -> str:
-    return quote(text, safe="")

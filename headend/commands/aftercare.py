@@ -18,7 +18,7 @@ from headend.clock import Clock
 from headend.commands.carry import Carrier, Lines
 from headend.commands.events import reminder_event
 from headend.commands.journal import Journal, Page
-from headend.commands.model import Command, Kind, State
+from headend.commands.model import SWITCHES, Command, State
 from headend.commands.verification import CURRENT_A_MIN, verdict
 from headend.drivers.errors import DriverError
 from headend.drivers.relay import Witness
@@ -44,12 +44,13 @@ class ReminderHook(Protocol):
 
 
 class _Watched(Struct):
-    """due: monotonic. pause_s: before the look after the next."""
+    """due: monotonic. pause_s: before the look after the next. is_over: a newer command was carried out, nobody waits any more."""
 
     command: Command
     due: float
     pause_s: float
     reminded: int = 0
+    is_over: bool = False
 
 
 class Aftercare:
@@ -110,6 +111,9 @@ class Aftercare:
         watched.pause_s = min(2 * watched.pause_s, longest_s)
         record = self._lines.record(command.meter)
         try:
+            if watched.is_over:
+                await self._end_waiting(command, "permission-gone", {"because": "a newer command was carried out"}, "")
+                return
             if command.waiting_for_customer:
                 await self._remind(watched)
             elif self._is_over(command):
@@ -119,7 +123,7 @@ class Aftercare:
                 return
             witness = await self._lines.switch(command.meter).look_back(record)
             self._on_witness(command.meter, witness)
-            if watched is not self._watched.get(command.id):
+            if watched.is_over or watched is not self._watched.get(command.id):
                 return  # it ended, or a newer command took over, while this was asked
             if command.waiting_for_customer:
                 await self._see_power(command, witness)
@@ -146,8 +150,12 @@ class Aftercare:
 
     async def _end_waiting(self, command: Command, word: str, note: dict[str, str], contact: str) -> None:
         def end(page: Page) -> None:
-            if page.command(command.id).waiting_for_customer:
-                page.remark(command.id, word, actor="head-end", note=note, is_waiting=False)
+            if not page.command(command.id).waiting_for_customer:
+                return
+            page.remark(command.id, word, actor="head-end", note=note, is_waiting=False)
+            if contact and not page.was_switched_since(
+                command
+            ):  # else what was seen may be older than what is known by now
                 page.set_supply(replace(page.supply(command.meter), contact=contact, at=page.now, by=command.id))
 
         await self._journal.write(end, "recording what became of a permitted close")
@@ -173,13 +181,18 @@ class Aftercare:
                 self._watch(command)
             else:
                 self._watched.pop(command.id, None)
-            if command.state is State.VERIFIED and command.kind is not Kind.STATUS:
+            if command.state is State.VERIFIED and command.kind in SWITCHES:
                 self._forget_older(command)
 
     def _forget_older(self, proven: Command) -> None:
         for identity, watched in list(self._watched.items()):
             older = watched.command
-            if older.meter == proven.meter and older.id != proven.id:
+            if older.meter != proven.meter or older.id == proven.id:
+                continue
+            if older.waiting_for_customer:
+                watched.is_over, watched.due = True, self._clock.monotonic()
+                self._stirred.set()
+            else:
                 del self._watched[identity]
 
     def _watch(self, command: Command) -> None:

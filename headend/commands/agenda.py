@@ -1,7 +1,7 @@
 """What is to be done, on which line, in which order. Times are monotonic seconds; the executor keeps it and does it.
 
-Only what is active is here, at most two commands a meter. Closes go before everything else on their line and have places of their
-own, which no open can take; among themselves they go protected customers first, then in the order of their debts.
+Only what is active is here, at most two commands a meter and a look. Closes go before everything else on their line and have places
+of their own, which no open can take; among themselves they go protected customers first, then in the order of their debts.
 """
 
 import asyncio
@@ -199,10 +199,15 @@ class Agenda:
         return min(min(line.look_at for line in self._lines.values()), self._clock.monotonic() + lapses_s)
 
     def _is_behind(self, job: Job) -> bool:
-        """Whether another command of the meter is on the wire or was there and has not ended."""
+        """Whether another command of the meter is on the wire or was there and has not ended. Looking is in nobody's way."""
         others = self._meters[job.command.meter]
-        return len(others) > 1 and any(
-            other is not job and (other.task is not None or other.command.state in IN_FLIGHT) for other in others
+        if len(others) == 1 or job.command.kind is Kind.STATUS:
+            return False
+        return any(
+            other is not job
+            and other.command.kind is not Kind.STATUS
+            and (other.task is not None or other.command.state in IN_FLIGHT)
+            for other in others
         )
 
     def _add(self, command: Command) -> None:
@@ -255,6 +260,8 @@ class Agenda:
     def _rank(self, command: Command) -> tuple[int, float]:
         if command.kind in CLOSES:
             return (0 if self._is_first(command.meter) else 1), command.created_at.timestamp()
+        if command.obligation:  # a look at a supply that somebody has paid for
+            return 2, command.created_at.timestamp()
         if command.kind in (Kind.PROTECT, Kind.UNPROTECT):
-            return 2, 0.0
-        return (3 if command.kind is Kind.OPEN else 4), 0.0
+            return 3, 0.0
+        return (4 if command.kind is Kind.OPEN else 5), 0.0

@@ -12,6 +12,7 @@ __all__ = ["ALARMS", "Sight", "alarms_of"]
 
 PAID_GRACE = timedelta(minutes=15)  # a reconnection under way is no contradiction yet
 CURRENT_A_MIN = Decimal("0.04")  # as in `verification`
+POWER_W_MIN = Decimal(10)  # what that current carries at 230 V
 ENERGY_KWH_MIN = Decimal(
     "0.05"
 )  # meters round their registers to 0.01 kWh; what a cut supply counts is the meter itself at most
@@ -26,13 +27,16 @@ class Sight(Struct, frozen=True, kw_only=True):
     """What was seen of one meter at one moment.
 
     witness: None when only its register was read. energy_kwh_since_cut: by how much its register has gone up since the supply was
-    opened; None when that is not known. is_reconnecting: a close is under way.
+    opened; power_w: what it measures now, without sign; None when that is not known. is_reconnecting: a close is under way. is_owed:
+    a payment's debt is open.
     """
 
     at: datetime
     witness: Witness | None = None
     energy_kwh_since_cut: Decimal | None = None
+    power_w: Decimal | None = None
     is_reconnecting: bool = False
+    is_owed: bool = False
 
 
 def alarms_of(supply: Supply, sight: Sight) -> dict[str, str]:
@@ -41,16 +45,17 @@ def alarms_of(supply: Supply, sight: Sight) -> dict[str, str]:
     witness = sight.witness
     contact = "unknown" if witness is None else witness.contact
     flows = witness is not None and witness.current_a is not None and abs(witness.current_a) >= CURRENT_A_MIN
-    if contact == "open" and _is_paid(supply) and not flows:
-        assert supply.paid_at is not None
-        if sight.at - supply.paid_at > PAID_GRACE:
-            running = ", and a close is under way" if sight.is_reconnecting else ""
-            found[PAID_BUT_DARK] = f"paid {supply.paid_at:%Y-%m-%d %H:%M}Z, and the contact is open{running}"
+    paid_at = supply.paid_at if sight.is_owed or _is_paid(supply) else None
+    if contact == "open" and not flows and paid_at is not None and sight.at - paid_at > PAID_GRACE:
+        running = ", and a close is under way" if sight.is_reconnecting else ""
+        found[PAID_BUT_DARK] = f"paid {paid_at:%Y-%m-%d %H:%M}Z, and the contact is open{running}"
     if supply.contact == "open":
-        used = sight.energy_kwh_since_cut
+        used, power_w = sight.energy_kwh_since_cut, sight.power_w
         if flows and contact != "closed":
             assert witness is not None
             found[CUT_BUT_CONSUMING] = f"cut by command {supply.by}, and {witness.current_a} A flow"
+        elif power_w is not None and power_w >= POWER_W_MIN and contact != "closed":
+            found[CUT_BUT_CONSUMING] = f"cut by command {supply.by}, and {power_w.normalize():f} W are measured"
         elif used is not None and used >= ENERGY_KWH_MIN:
             found[CUT_BUT_CONSUMING] = f"cut by command {supply.by}, and {used} kWh were counted since"
         if contact == "closed" and not sight.is_reconnecting:

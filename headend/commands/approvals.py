@@ -21,6 +21,7 @@ from headend.commands.roles import Action, Caller
 from headend.commands.rulebook import Rulebook
 from headend.store import commands as rows
 from headend.store import governor_approvals as approvals
+from headend.store.commands_lists import commands_of_list
 from headend.store.governor_approvals import NotApproved
 
 __all__ = ["Approvals", "Outcome"]
@@ -244,14 +245,21 @@ class Approvals:
         return not approval.why_not_by("\0", approval.digest, now)
 
     def _listed(self, connection: Connection, purpose: Purpose, subject: str) -> list[Command]:
-        """The list as it was ordered: without what was refused at once, and what waits for other people in quarantine."""
+        """The list as it was ordered: without what was refused at once, and what was, or is, other people's in quarantine.
+
+        Of the name's newest list only: what somebody once ordered under the same name is none of it.
+        """
         if purpose is Purpose.BATCH:
-            found = rows.commands_of(connection, batch=subject, limit=LIST_MAX) if subject else []
+            found = commands_of_list(connection, subject, limit=LIST_MAX) if subject else []
         else:
             one = rows.command(connection, subject)
             found = [] if one is None else [one]
         left_out = (State.REFUSED, State.QUARANTINED)
-        return [command for command in found if command.kind in _TWO_PEOPLE and command.state not in left_out]
+        return [
+            command
+            for command in found
+            if command.kind in _TWO_PEOPLE and command.state not in left_out and "released_by" not in command.detail
+        ]
 
 
 def _is_list(asked: Approval) -> bool:

@@ -10,6 +10,8 @@ __all__ = ["Batch"]
 
 # Ends of a command that say nothing about the next one: it never reached the wire.
 _UNTRIED = frozenset({State.CANCELLED, State.EXPIRED, State.QUARANTINED})
+# Nothing was switched where the contact was open before: it says nothing about the others either.
+_OFF_ALREADY = frozenset({"open", "permitted"})
 _BAD = frozenset({State.FAILED, State.REFUSED, State.UNCONFIRMED, State.CONTRADICTED})
 
 
@@ -17,7 +19,7 @@ class Batch(Struct):
     """canary: id of the open that goes first; "" before one is chosen. stopped: why no other may go; "" while they may.
 
     under_way: ids of its opens that have not ended. With the last of them the batch is over: another list may come under the same
-    name, months later, and what was proven of the first says nothing about it.
+    name, and what was proven of the first says nothing about it.
     """
 
     canary: str = ""
@@ -31,12 +33,9 @@ class Batch(Struct):
 
     @classmethod
     def of(cls, commands: Iterable[Command]) -> "Batch":
-        """As its commands stand, after a restart. commands: of its name, the one made first first."""
-        batch, last_end = cls(), None
+        """As its commands stand, after a restart. commands: of one list, the one made first first."""
+        batch = cls()
         for command in commands:
-            if batch.is_over and last_end is not None and command.created_at > last_end:
-                batch, last_end = cls(), None  # of an earlier list of this name all had ended
-            last_end = command.changed_at if last_end is None else max(last_end, command.changed_at)
             if command.attempts:
                 batch.canary = batch.canary or command.id
             batch.saw(command)
@@ -58,7 +57,10 @@ class Batch(Struct):
         if self.is_proven or command.kind is not Kind.OPEN:
             return
         if command.attempts and command.state is State.VERIFIED:
-            self.is_proven, self.stopped = True, ""
+            if command.detail.get("contact_before") in _OFF_ALREADY:
+                self.canary = "" if self.canary == command.id else self.canary
+            else:
+                self.is_proven, self.stopped = True, ""
         elif command.id != self.canary:
             return
         elif command.state in _BAD:

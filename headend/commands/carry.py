@@ -17,7 +17,7 @@ from headend.commands.gate import Gate
 from headend.commands.intake import HEAD_END, Circumstances, fence_objection
 from headend.commands.journal import Journal, Page
 from headend.commands.machine import Event
-from headend.commands.model import IN_FLIGHT, UNSENT, Command, Kind, Refusal, State
+from headend.commands.model import IN_FLIGHT, SWITCHES, UNSENT, Command, Kind, Refusal, State
 from headend.commands.obligations import pause_s
 from headend.commands.verification import LOOKS_S, Verdict, verdict
 from headend.drivers.errors import DriverError, LineDown, StopOrder
@@ -28,9 +28,9 @@ from headend.store import commands as rows
 
 __all__ = ["Carrier", "Lines", "Objection"]
 
-FRAME_VALID = timedelta(minutes=5)  # in the frame itself: one that is delayed or replayed is refused by the meter
 LINE_PAUSE_S = 5.0  # before a line that broke is tried again
 AGAIN_S = 60.0  # before an open is looked at again that could not go for a reason that passes
+PAID_LOOKS_MAX = 3  # tries to see whether a supply that was paid for is on at all; then it is switched on unseen
 STORE_PAUSE_S = (0.2, 5.0)  # first and longest between two tries to write down what has happened
 
 T = TypeVar("T")
@@ -169,7 +169,7 @@ class Carrier:
             return await self._lines.switch(command.meter).order(
                 self._lines.record(command.meter),
                 command.kind,
-                expires_at=min(command.expires_at, self._clock.now() + FRAME_VALID),
+                expires_at=command.expires_at,
                 operator=self._operator_of(command),
                 look=look,
                 command_id=command.id,
@@ -206,7 +206,9 @@ class Carrier:
                     note = {"rule": over.rule, "limit": over.text, "needed": over.needed}
                     page.step(identity, Event.WENT_OVER_LIMIT, actor=HEAD_END, note=note)
                     return False
-            _commit_steps(page, command, _ready_note(ready), ready)
+            # Under this policy it was looked at last; it may have been accepted under another one.
+            version = self._gate.version if command.kind is Kind.OPEN else None
+            _commit_steps(page, command, _ready_note(ready), ready, policy_version=version)
             return True
 
         try:
@@ -220,9 +222,10 @@ class Carrier:
         if not is_committed:
             raise Stopped(None)
 
-    async def _nothing_left(self, job: Job, error: DriverError) -> None:
+    async def _nothing_left(self, job: Job, error: DriverError, *, is_last: bool = False) -> None:
+        """is_last: it is not tried again, unless it is the line that is down."""
         identity, problem = job.command.id, str(error)
-        if not error.retryable:
+        if not error.retryable or (is_last and not isinstance(error, LineDown)):
 
             def fail(page: Page) -> None:
                 note = {"problem": problem, "kind_of_problem": error.kind}
@@ -296,6 +299,8 @@ class Carrier:
             page.step(identity, Event.BYTES_LEFT, actor=HEAD_END, note=note, register=sent.register)
             if sent.refused:
                 refused = {"problem": f"the meter refused: {sent.refused}"}
+                if command.kind is Kind.OPEN:
+                    page.doubt_supply(command)
                 return page.step(identity, Event.METER_REFUSED, actor="meter", note=refused).state
             if sent.acknowledged:
                 return page.step(identity, Event.METER_ACCEPTED, actor="meter").state
@@ -331,7 +336,11 @@ class Carrier:
             command = page.command(identity)
             if command.state not in IN_FLIGHT and command.state is not State.UNCONFIRMED:
                 return
+            if command.state is State.UNCONFIRMED and command.kind in SWITCHES and page.was_switched_since(command):
+                return  # what is seen now may be the work of the newer one
             contact = "" if witness is None or witness.contact == "unknown" else witness.contact
+            if witness is not None and command.kind is Kind.STATUS and _is_outdated(page, command, witness):
+                contact = ""
             if found.state is State.UNCONFIRMED:
                 if command.state is not State.UNCONFIRMED:
                     page.step(identity, Event.READ_BACK_EXHAUSTED, actor=HEAD_END, note=found.evidence)
@@ -354,11 +363,16 @@ class Carrier:
         if (objection := self.objection(job)) is not None:
             await self._hold_back(job, objection)
             return
+        switch, record, register = self._lines.switch(command.meter), self._lines.record(command.meter), None
         try:
-            witness = await self._lines.switch(command.meter).look_back(self._lines.record(command.meter))
-            register = await self._lines.switch(command.meter).register(self._lines.record(command.meter))
+            if command.obligation:
+                # In the lane behind every close and before the reads; what is owed for needs no more than the contact.
+                witness = await switch.look_back(record, kind=Kind.OPEN)
+            else:
+                witness = await switch.look_back(record)
+                register = await switch.register(record)
         except DriverError as error:
-            await self._nothing_left(job, error)
+            await self._nothing_left(job, error, is_last=bool(command.obligation) and job.pauses >= PAID_LOOKS_MAX - 1)
             return
         found = verdict(Kind.STATUS, None, [witness])
 
@@ -407,11 +421,23 @@ class Carrier:
             wait_s = min(2 * wait_s, wait_s_max)
 
 
-def _commit_steps(page: Page, command: Command, note: dict[str, str], ready: Ready | None) -> Command:
+def _commit_steps(
+    page: Page, command: Command, note: dict[str, str], ready: Ready | None, *, policy_version: str | None = None
+) -> Command:
     if command.state is State.SCHEDULED:
         page.step(command.id, Event.CAME_DUE, actor=HEAD_END)
     register = None if ready is None else ready.register
-    return page.step(command.id, Event.COMMITTED, actor=HEAD_END, note=note, register=register)
+    return page.step(
+        command.id, Event.COMMITTED, actor=HEAD_END, note=note, register=register, policy_version=policy_version
+    )
+
+
+def _is_outdated(page: Page, asked: Command, witness: Witness) -> bool:
+    """Whether something has switched, or is switching, since this was seen: then it says nothing about the supply as it is."""
+    supply = page.supply(asked.meter)
+    if supply.at is not None and supply.at >= witness.at:
+        return True
+    return any(other.kind in SWITCHES and other.state in IN_FLIGHT for _, other in page.active_of(asked.meter))
 
 
 def _ready_note(ready: Ready) -> dict[str, str]:

@@ -6,6 +6,7 @@ wall clock that is set back makes nobody wait longer; the ladder goes by the wal
 
 import asyncio
 import random
+from collections.abc import Callable
 from math import inf
 from typing import Protocol
 
@@ -17,7 +18,7 @@ from headend.commands.carry import Lines
 from headend.commands.intake import Intake
 from headend.commands.journal import Journal, Page
 from headend.commands.machine import Event
-from headend.commands.model import UNSENT
+from headend.commands.model import UNSENT, Kind
 from headend.commands.obligations import ESCALATIONS, PAUSE_S_MAX, Obligation, escalated
 from headend.errors import StoreUnavailable
 from headend.store import commands_debts as rows
@@ -69,13 +70,16 @@ class DebtKeeper:
         clock: Clock,
         random_: random.Random,
         on_escalation: EscalationHook = lambda obligation: None,
+        turn_s: Callable[[str], float] = lambda meter: 0.0,
     ) -> None:
+        """turn_s: how long the next close of a meter's feeder waits, where many begin at once."""
         self._journal = journal
         self._intake = intake
         self._lines = lines
         self._clock = clock
         self._random = random_
         self._on_escalation = on_escalation
+        self._turn_s = turn_s
         self._kept: dict[str, _Kept] = {}
         self._is_down: set[str] = set()
         self._stirred = asyncio.Event()
@@ -122,7 +126,12 @@ class DebtKeeper:
 
     def _is_in_the_way(self, page: Page, debt: Obligation) -> bool:
         """Try it. True: it could not be, for a command that is not its own, such as the close of a debt that was forgiven."""
-        if not debt.is_open or self._intake.try_debt(page, debt) is not None:
+        if not debt.is_open:
+            return False
+        # Behind a look that found the supply off comes the first close, and it may be one of many.
+        has_looked = bool(debt.command) and page.command(debt.command).kind is Kind.STATUS
+        wait_s = self._turn_s(debt.meter) if has_looked else 0.0
+        if self._intake.try_debt(page, debt, wait_s=wait_s) is not None:
             return False
         return all(command.obligation != debt.id for _, command in page.active_of(debt.meter))
 

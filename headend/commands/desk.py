@@ -103,7 +103,7 @@ class Desk:
 
             def take(page: Page, part: Sequence[Order] = part) -> list[Answer]:
                 # What can be no command takes no room under the limits: no command's end would ever give it back.
-                counted = [order for order in part if self._can_be(order, page.now)]
+                counted = [order for order in part if self._can_be(page, order)]
                 limits = self._gate.over_limit(page.connection, counted)
                 over = {order.meter: limit for order, limit in zip(counted, limits, strict=True)}
                 return [
@@ -119,10 +119,12 @@ class Desk:
             answers += await self._journal.write(take, "taking orders")
         return answers
 
-    def _can_be(self, order: Order, now: datetime) -> bool:
+    def _can_be(self, page: Page, order: Order) -> bool:
         """What it lacks, where it cannot be a command, is told by the intake."""
         expires_at, not_before = order.expires_at, order.not_before
-        if not self._gate.knows(order.meter) or expires_at.tzinfo is None or expires_at <= now:
+        if not self._gate.knows(order.meter) or expires_at.tzinfo is None or expires_at <= page.now:
+            return False
+        if self.intake.not_ones_own(page, order) is not None:
             return False
         return not_before is None or (not_before.tzinfo is not None and not_before < expires_at)
 
@@ -313,24 +315,31 @@ class Desk:
             off = off or any(
                 one.kind is Kind.OPEN and (supply.at is None or supply.at < one.changed_at) for one in doubtful
             )
-            if off or under_way or page.open_debt_of(meter) is not None:
-                owed[meter] = self._owe_now(page, meter, payment, is_first=under_way).id
+            # What nobody knows is not on: it is owed until somebody has looked.
+            is_unknown = supply.contact == "unknown"
+            if off or under_way or is_unknown or page.open_debt_of(meter) is not None:
+                looks_first = is_unknown and not off and not under_way
+                owed[meter] = self._owe_now(page, meter, payment, is_first=under_way, looks_first=looks_first).id
             debts.add_payment(page.connection, _stored(payment, meter, digest, page.now, owed.get(meter, "")))
         return PaymentTaken(cancelled=tuple(cancelled), obligations=owed)
 
-    def _owe_now(self, page: Page, meter: str, payment: Payment, *, is_first: bool) -> Obligation:
-        """is_first: an open is under way, and what it takes off the feeder comes back at once."""
+    def _owe_now(self, page: Page, meter: str, payment: Payment, *, is_first: bool, looks_first: bool) -> Obligation:
+        """is_first: an open is under way, and what it takes off the feeder comes back at once. looks_first: see `Intake.try_debt`."""
         debt = self.intake.new_debt(page, meter=meter, cause="payment", reference=payment.reference)
         debt = self.intake.owe(page, replace(debt, since=min(payment.paid_at, page.now)))
-        wait_s = self._ramp.turn_s(
+        wait_s = 0.0 if looks_first else self.turn_s(meter, is_first=is_first)
+        # None: a close is under way already, and it is this debt's.
+        self.intake.try_debt(page, debt, wait_s=wait_s, looks_first=looks_first)
+        return page.debt(debt.id)
+
+    def turn_s(self, meter: str, *, is_first: bool = False) -> float:
+        """How long the next close of this meter's feeder waits for its turn; a look at a supply takes none."""
+        return self._ramp.turn_s(
             self._gate.feeder(meter),
             self._clock.monotonic(),
             self._gate.spread(),
             is_first=is_first or self._gate.is_first(meter),
         )
-        # None: a close is under way already, and it is this debt's.
-        self.intake.try_debt(page, debt, wait_s=wait_s)
-        return page.debt(debt.id)
 
     async def forgive(self, obligation: str, actor: str, reason: str) -> Obligation | Refusal:
         """A person says that the debt is none: the customer has moved out, the payment bounced. Raises NoSuchCommand."""
@@ -377,11 +386,11 @@ class Desk:
 
 
 def _is_off(page: Page, supply: rows.Supply) -> bool:
-    """Not every meter tells an ordered open from a permitted close: after an open the supply is off, whatever it is called."""
+    """Not every meter tells an ordered open from a permitted close: only what was permitted by order is no longer off."""
     if supply.contact != "permitted":
         return supply.contact == "open"
     by = rows.command(page.connection, supply.by)
-    return by is not None and by.kind is Kind.OPEN
+    return by is None or by.kind is not Kind.PERMIT_CLOSE
 
 
 def _stored(payment: Payment, meter: str, digest: str, now: datetime, obligation: str) -> debts.StoredPayment:

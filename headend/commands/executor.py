@@ -26,6 +26,7 @@ from headend.commands.model import ACTIVE, IN_FLIGHT, UNSENT, Command, Kind, Sta
 from headend.commands.trust import ClockTrust
 from headend.commands.verification import Verdict
 from headend.store import commands as rows
+from headend.store.commands_lists import commands_of_list
 
 __all__ = ["Executor"]
 
@@ -34,6 +35,7 @@ CALM_S = 30.0  # the same, and clocks are compared, while all are up; every last
 IDLE_S = 60.0  # clocks are compared so often while there is nothing to do
 STOP_S = 15.0  # an order on the wire may take its time-outs; its reply is worth waiting for
 LAPSED_PER_PAGE = 100
+LIST_MAX = 100_000
 FAILED_S = 60.0  # before a command is tried again whose carrying ended by an error of ours
 
 log = structlog.get_logger(__name__)
@@ -90,7 +92,8 @@ class Executor:
         def work(connection: Connection) -> tuple[list[Command], dict[str, Batch]]:
             active = rows.commands_in(connection, ACTIVE)
             names = {command.order.batch for command in active if command.order.batch}
-            return active, {name: Batch.of(rows.commands_of(connection, batch=name, limit=100_000)) for name in names}
+            lists = [commands_of_list(connection, name, limit=LIST_MAX) for name in names]
+            return active, {_list_of(found[0]): Batch.of(found) for found in lists if found}
 
         active, self._batches = await self._journal.read(work, "loading active commands")
         for command in active:
@@ -210,39 +213,38 @@ class Executor:
 
     def _saw(self, page: Page) -> None:
         for command in page.commands.values():
-            if (name := command.order.batch) and command.kind is Kind.OPEN:
-                batch = self._batches.setdefault(name, Batch())
+            if (list_ := _list_of(command)) and command.kind is Kind.OPEN:
+                batch = self._batches.setdefault(list_, Batch())
                 batch.saw(command)
                 if batch.is_over:
-                    del self._batches[name]
+                    del self._batches[list_]
             self._agenda.saw(command)
         if page.commands:
             self._stirred.set()
 
     def _may_go(self, command: Command) -> bool:
-        name = command.order.batch
-        if not name:
+        if not (list_ := _list_of(command)):
             return True
-        batch = self._batches.setdefault(name, Batch())
+        batch = self._batches.setdefault(list_, Batch())
         return not batch.stopped and batch.may_go(command)
 
     def _gave_way(self, command: Command) -> None:
         """A canary that came back without having been sent lets another go first."""
-        batch = self._batches.get(command.order.batch)
+        batch = self._batches.get(_list_of(command))
         if batch is not None and batch.canary == command.id and command.state in UNSENT:
             batch.canary = ""
 
     def _stopped_batch(self, command: Command) -> str:
-        batch = self._batches.get(command.order.batch)
+        batch = self._batches.get(_list_of(command))
         return "" if batch is None or command.kind is not Kind.OPEN else batch.stopped
 
     async def _cancel(self, job: Job, why: str) -> None:
         """The rest of a batch whose first one went wrong: all of it, in one page."""
-        name = job.command.order.batch
+        name, list_ = job.command.order.batch, _list_of(job.command)
         rest = [
             other.command.id
             for other in self._agenda
-            if other.command.order.batch == name and other.command.kind is Kind.OPEN
+            if _list_of(other.command) == list_ and other.command.kind is Kind.OPEN
         ]
 
         def cancel(page: Page) -> None:
@@ -253,6 +255,11 @@ class Executor:
             page.alarm(job.command.meter, "batch-stopped", is_raised=True, detail={"batch": name, "problem": why})
 
         await self.carrier.insist(cancel, "stopping a batch")
+
+
+def _list_of(command: Command) -> str:
+    """Not its name alone: an earlier list of this name may still be settled, and says nothing about the newer one."""
+    return command.list_head or command.order.batch
 
 
 def _expire(page: Page, jobs: list[Job]) -> None:

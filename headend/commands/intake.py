@@ -20,6 +20,7 @@ __all__ = ["HEAD_END", "Answer", "Circumstances", "Intake", "fence_objection", "
 
 HEAD_END = "head-end"
 TRY_VALID = timedelta(hours=24)  # of a close that pays a debt; after it the debt makes the next
+BESIDE = 2  # the place of a `status`: it stands in nobody's way, and nobody in its
 SOON = timedelta(minutes=15)  # a close that is due so soon is not replaced by one that is due now
 
 
@@ -72,6 +73,9 @@ class Intake:
             due_at=max(page.now, order.not_before or page.now),
             fence=supply.fence,
         )
+        if order.batch:
+            there = page.list_under_way(order.batch)
+            new = replace(new, list_head=new.id if there is None else there.list_head)
         place, busy = self._place(page, new)
         refusals: tuple[Refusal, ...] = () if busy is None else (busy,)
         if order.kind is Kind.OPEN:
@@ -128,13 +132,22 @@ class Intake:
             kind=self._gate.reconnect_kind(meter),
         )
 
-    def try_debt(self, page: Page, debt: Obligation, *, wait_s: float = 0.0) -> Command | None:
+    def try_debt(
+        self, page: Page, debt: Obligation, *, wait_s: float = 0.0, looks_first: bool = False
+    ) -> Command | None:
         """A close for the debt. None when there is one already, or none can be made now: then it is tried again later.
 
-        wait_s: a turn in a ramp.
+        wait_s: a turn in a ramp. looks_first: nobody knows whether the supply is off, so it is only looked at; the next try is a close.
         """
+        active = page.active_of(debt.meter)
+        if any(other.obligation == debt.id for _, other in active):
+            return None
+        looks_first = looks_first and not active and not debt.tries
+        if debt.cause == "payment":
+            # As the rules are now: where they could not be obeyed, somebody may have changed them since.
+            debt = replace(debt, kind=self._gate.reconnect_kind(debt.meter))
         order = Order(
-            kind=debt.kind,
+            kind=Kind.STATUS if looks_first else debt.kind,
             meter=debt.meter,
             reason=f"supply is owed since {debt.since:%Y-%m-%d %H:%M:%S}Z ({debt.cause} {debt.reference})",
             requester=HEAD_END,
@@ -196,24 +209,43 @@ class Intake:
             return self._refusal("expired", text, "a time to come in expires_at")
         if order.not_before is not None and order.not_before >= order.expires_at:
             return self._refusal("times", "not_before is not before expires_at", "not_before earlier than expires_at")
-        return None
+        return self.not_ones_own(page, order)
+
+    def not_ones_own(self, page: Page, order: Order) -> Refusal | None:
+        """None: the name of its list is free, or the requester's own.
+
+        A list is one requester's: a second person approves all of it, and its canary speaks for all of it.
+        """
+        there = page.list_under_way(order.batch) if order.batch else None
+        if there is None or there.order.requester == order.requester:
+            return None
+        text = f"a list of {there.order.requester} is under way under the name {order.batch!r} (command {there.id})"
+        return self._refusal("batch", text, "another name in `batch`, or the end of that list")
 
     def _place(self, page: Page, new: Command) -> tuple[int, Refusal | None]:
         """Where the command stands among the meter's active ones, after a close has taken the place of what it supersedes."""
+        if new.kind is Kind.STATUS:
+            looking = [other for taken, other in page.active_of(new.meter) if taken == BESIDE]
+            return BESIDE, self._busy(looking[0]) if looking else None
         place = 0
         for taken, other in page.active_of(new.meter):
+            if taken == BESIDE:
+                continue
             is_close = new.kind in CLOSES
             if is_close and other.state in UNSENT and self._is_superseded(new, other, page):
                 page.step(other.id, Event.SUPERSEDED, actor=new.order.requester, note={"superseded_by": new.id})
             elif is_close and other.kind not in CLOSES and taken == 0:
                 place = 1
             else:
-                return 0, self._refusal(
-                    "one-active-command",
-                    f"command {other.id} ({other.kind.value}, {other.state.value}) of {new.meter} is under way",
-                    f"the end of command {other.id}; it can be cancelled while it is unsent",
-                )
+                return 0, self._busy(other)
         return place, None
+
+    def _busy(self, other: Command) -> Refusal:
+        return self._refusal(
+            "one-active-command",
+            f"command {other.id} ({other.kind.value}, {other.state.value}) of {other.meter} is under way",
+            f"the end of command {other.id}; it can be cancelled while it is unsent",
+        )
 
     @staticmethod
     def _is_superseded(new: Command, other: Command, page: Page) -> bool:

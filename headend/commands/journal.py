@@ -20,12 +20,13 @@ from headend.audit.record import AuditError, AuditRecord
 from headend.clock import Clock
 from headend.commands.events import alarm_event, command_event, obligation_event
 from headend.commands.machine import Event, advance
-from headend.commands.model import CapturedRegister, Command, Kind, Order, State
+from headend.commands.model import IN_FLIGHT, SWITCHES, CapturedRegister, Command, Kind, Order, State
 from headend.commands.obligations import Obligation, pause_s
 from headend.errors import HeadendError
 from headend.model import Event as FeedEvent
 from headend.store import commands as rows
 from headend.store import commands_debts as debts
+from headend.store import commands_lists as lists
 from headend.store.commands import StopSwitch, Supply
 
 __all__ = ["Audit", "Journal", "NoSuchCommand", "Page", "Transact"]
@@ -37,6 +38,8 @@ log = structlog.get_logger(__name__)
 
 # What a proven command says of the contact.
 _PROVEN = {Kind.OPEN: "open", Kind.CLOSE: "closed", Kind.PERMIT_CLOSE: "permitted"}
+_MAY_HAVE_MOVED = IN_FLIGHT | {State.VERIFIED, State.CONTRADICTED, State.UNCONFIRMED}
+NEWER_MAX = 200  # commands of one meter that are looked through for a newer one
 # Steps whose audit kind is not the state that they lead to.
 _AUDITED = {
     Event.SUPERSEDED.value: "superseded",
@@ -88,6 +91,7 @@ class Page:
         self._dirty: set[str] = set()
         self._new: dict[str, int | None] = {}  # place of commands that are not in the table yet
         self._dirty_debts: set[str] = set()
+        self._lists: dict[str, Command | None] = {}
         self._lines: list[tuple[str, rows.Step]] = []
 
     def flush(self) -> None:
@@ -128,11 +132,33 @@ class Page:
     def supply(self, meter: str) -> Supply:
         return self.supplies.get(meter) or rows.supply_of(self.connection, meter)
 
+    def list_under_way(self, batch: str) -> Command | None:
+        """One of the commands of the list that has this name now; None: all that ever had it have ended, and the name is free.
+
+        What came in this very page is one list, whatever became of its first orders.
+        """
+        if batch not in self._lists:
+            self.flush()
+            self._lists[batch] = lists.under_way(self.connection, batch)
+        return self._lists[batch]
+
+    def was_switched_since(self, command: Command) -> bool:
+        """Whether bytes of a later command may have moved this meter's contact: what is seen now says nothing about this one."""
+        self.flush()
+        for other in rows.commands_of(self.connection, meter=command.meter, limit=NEWER_MAX):
+            if other.id == command.id or other.created_at < command.created_at:
+                return False
+            if other.kind in SWITCHES and other.attempts and other.state in _MAY_HAVE_MOVED:
+                return True
+        return True  # so many are newer that nobody can say
+
     # -------------------------------------------------------------------------------------------- steps
 
     def request(self, new: Command, *, place: int | None) -> Command:
         """The first step of a command. place: see the table; None: it ends in this very transaction."""
         self._new[new.id] = place
+        if (name := new.order.batch) and self._lists.get(name) is None:
+            self._lists[name] = new
         self._took_step(new, "requested", new.order.requester)
         return new
 
@@ -233,6 +259,12 @@ class Page:
         rows.set_supply(self.connection, supply)
         self.supplies[supply.meter] = supply
 
+    def doubt_supply(self, by: Command) -> None:
+        """What was known of a supply that was on is not known any more: something was sent, and nobody has looked since."""
+        supply = self.supply(by.meter)
+        if supply.contact in ("closed", "permitted"):
+            self.set_supply(replace(supply, contact="unknown", at=self.now, by=by.id))
+
     def set_stop(self, stop: StopSwitch) -> None:
         rows.set_stop_switch(self.connection, stop)
         self.stop = stop
@@ -288,17 +320,19 @@ class Page:
         self.set_supply(replace(supply, contact=contact, at=self.now, by=by.id))
         debt = self.open_debt_of(by.meter)
         # What was looked at before the debt was known proves nothing about it, unless the supply was given back by this order.
-        # A stuck contact looks "permitted" after a direct close, too: only where permission was ordered and proven it pays.
+        # A stuck contact looks "permitted" after a direct close, too, and at some meters an open one does: only where permission
+        # was ordered and proven it pays.
         is_permitted = (
             contact == "permitted"
+            and by.kind is Kind.PERMIT_CLOSE
             and by.state is State.VERIFIED
             and debt is not None
             and debt.kind is Kind.PERMIT_CLOSE
         )
         is_supplied = contact == "closed" or is_permitted
         if debt is not None and is_supplied and (by.obligation or by.created_at >= debt.opened_at):
-            how = "permitted" if contact == "permitted" else "verified" if by.obligation == debt.id else "already-on"
-            self.end_debt(debt, how)
+            is_its_own = by.obligation == debt.id and by.kind is not Kind.STATUS
+            self.end_debt(debt, "permitted" if contact == "permitted" else "verified" if is_its_own else "already-on")
 
     def _try_ended(self, command: Command) -> None:
         """A command that was to pay a debt has ended, or nobody knows how it ended: when to try again."""
@@ -307,6 +341,8 @@ class Page:
             return
         problem = command.detail.get("problem") or f"the last try ended {command.state.value}"
         again = self.now + timedelta(seconds=pause_s(debt.tries))
+        if command.kind is Kind.STATUS:  # nobody has tried to switch it on yet
+            problem, again = command.detail.get("because") or problem, self.now
         self.change_debt(replace(debt, due_at=again, problem=problem), "try-ended")
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "CLOSES",
     "FINAL",
     "IN_FLIGHT",
+    "SWITCHES",
     "UNSENT",
     "BalanceProof",
     "CapturedRegister",
@@ -69,6 +70,7 @@ class State(enum.Enum):
 
 
 CLOSES = frozenset({Kind.CLOSE, Kind.PERMIT_CLOSE})
+SWITCHES = CLOSES | {Kind.OPEN}  # what moves a contact, or lets it be moved
 # No byte of it has left: it can be taken back.
 UNSENT = frozenset({State.REQUESTED, State.CHECKED, State.APPROVED, State.SCHEDULED, State.DUE, State.QUARANTINED})
 # Bytes may have left, and what they did is to be read back.
@@ -138,6 +140,7 @@ class Command(Struct, frozen=True, kw_only=True):
     policy_version: that let it pass; "" before. approver: "" while nobody has, or nobody needs to.
     attempts: how often bytes of it may have left. fence: the meter's when the command was made.
     waiting_for_customer: verified as permitted, and no power seen yet.
+    list_head: id of the first command of the list that it came with, which tells lists of one name apart; "" when it came alone.
     detail: evidence so far, words and numbers for people.
     """
 
@@ -154,6 +157,7 @@ class Command(Struct, frozen=True, kw_only=True):
     fence: int = 0
     waiting_for_customer: bool = False
     obligation: str = ""
+    list_head: str = ""
     detail: Mapping[str, str] = {}
     register: CapturedRegister | None = None
 

@@ -9,18 +9,21 @@ from decimal import Decimal
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import Connection
 
 from headend.clock import Clock
 from headend.commands.alarms import Sight, alarms_of, changes
 from headend.commands.carry import Lines
 from headend.commands.journal import Journal, Page
-from headend.commands.model import CLOSES, CapturedRegister
+from headend.commands.lookout import ENERGY, SeenReads
+from headend.commands.model import CLOSES, IN_FLIGHT, CapturedRegister
 from headend.drivers.errors import DriverError
-from headend.drivers.relay import Witness
+from headend.drivers.relay import Contact, Witness
 from headend.errors import StoreUnavailable
 from headend.store import commands as rows
 from headend.store.commands import Supply
+from headend.store.commands_debts import open_obligation_of
 
 __all__ = ["Patrol"]
 
@@ -35,10 +38,24 @@ log = structlog.get_logger(__name__)
 
 
 class _Known(Struct):
-    """What the tables say beside the supply. register: as it stood when it was opened, None when it was not read."""
+    """What the tables say beside the supply. register: as it stood when it was opened, None when it was not read.
 
+    is_owed: a payment's debt is open. is_reconnecting: a close is to be sent, or was. is_moving: bytes of one may have left, and
+    what is seen may be its work already.
+    """
+
+    is_owed: bool
     is_reconnecting: bool
+    is_moving: bool
     register: CapturedRegister | None
+
+
+class _Baseline(Struct):
+    """What a register stood at when the supply was off already. by: the command that proved that it was."""
+
+    by: str
+    amount: Decimal
+    unit: str
 
 
 class Patrol:
@@ -51,6 +68,8 @@ class Patrol:
         self._due: dict[str, float] = {}
         self._seen: list[tuple[str, Witness]] = []
         self._over: list[str] = []  # on again, with alarms that are to be cleared
+        self._telling = asyncio.Lock()
+        self._baselines: dict[str, _Baseline] = {}
         self.standing: dict[str, set[str]] = {}
         journal.listen(self._saw_page)
 
@@ -58,6 +77,51 @@ class Patrol:
         """Somebody else has looked."""
         if meter in self._due and len(self._seen) < 10 * AT_ONCE:
             self._seen.append((meter, witness))
+
+    async def saw_reads(self, meter: str, seen: SeenReads) -> None:
+        """What was stored of a supply that is off, see `Lookout`. It raises alarms; a look at the meter itself clears them."""
+        supply = self._journal.supply(meter)
+        if meter not in self._due or not self._is_news(meter, alarms_of(supply, await self._sight(supply, seen))):
+            return
+        known = await self._journal.read(lambda connection: _known(connection, supply), "looking up a supply")
+        if known.is_moving or self._journal.supply(meter) != supply:
+            return
+        sight = await self._sight(supply, seen)
+        await self._tell(
+            meter,
+            alarms_of(supply, replace(sight, is_reconnecting=known.is_reconnecting, is_owed=known.is_owed)),
+            is_judged=False,
+        )
+
+    def _is_news(self, meter: str, found: dict[str, str]) -> bool:
+        return not found.keys() <= self.standing.get(meter, set())
+
+    async def _sight(self, supply: Supply, seen: SeenReads) -> Sight:
+        used = None
+        if seen.energy is not None:
+            amount, unit = seen.energy
+            baseline = await self._baseline(supply, amount, unit)
+            if baseline.unit == unit == "kWh":
+                used = amount - baseline.amount
+        contact: Contact = "open" if seen.contact == "open" else "closed" if seen.contact == "closed" else "unknown"
+        return Sight(
+            at=self._clock.now(),
+            witness=Witness(contact=contact, at=seen.at, current_a=seen.current_a),
+            energy_kwh_since_cut=used,
+            power_w=seen.power_w,
+            is_owed=True,  # as it may be; the tables are asked where that makes a difference
+        )
+
+    async def _baseline(self, supply: Supply, amount: Decimal, unit: str) -> _Baseline:
+        """The register captured with the open; where there is none, the first that was read since."""
+        there = self._baselines.get(supply.meter)
+        if there is None or there.by != supply.by:
+            known = await self._journal.read(lambda connection: _known(connection, supply), "looking up a supply")
+            captured = known.register
+            if captured is not None and captured.obis == ENERGY:
+                amount, unit = captured.amount, captured.unit
+            there = self._baselines[supply.meter] = _Baseline(supply.by, amount, unit)
+        return there
 
     async def load(self) -> None:
         """Supplies that are off; the journal must have been loaded."""
@@ -103,15 +167,22 @@ class Patrol:
         if meter not in self._due:
             return  # it is on again
         known = await self._journal.read(lambda connection: _known(connection, supply), "looking up a supply")
+        if known.is_moving:
+            return  # what is seen may be the work of a close already
         sight = Sight(
             at=self._clock.now(),
             witness=witness,
             energy_kwh_since_cut=_used(known.register, register),
             is_reconnecting=known.is_reconnecting,
+            is_owed=known.is_owed,
         )
         await self._tell(meter, alarms_of(supply, sight), is_judged=witness.contact != "unknown")
 
     async def _tell(self, meter: str, found: dict[str, str], *, is_judged: bool) -> None:
+        async with self._telling:  # a look and a read may say the same at the same time
+            await self._tell_changes(meter, found, is_judged=is_judged)
+
+    async def _tell_changes(self, meter: str, found: dict[str, str], *, is_judged: bool) -> None:
         before = self.standing.get(meter, set())
         told = [(alarm, is_raised) for alarm, is_raised in changes(before, set(found)) if is_raised or is_judged]
         if not told:
@@ -136,14 +207,19 @@ class Patrol:
                 self._due[meter] = min(self._due.get(meter, now + FIRST_S), now + FIRST_S)
             elif meter in self._due:
                 del self._due[meter]
+                self._baselines.pop(meter, None)
                 if meter in self.standing:
                     self._over.append(meter)
 
 
 def _known(connection: Connection, supply: Supply) -> _Known:
     cut = rows.command(connection, supply.by) if supply.by else None
+    debt = open_obligation_of(connection, supply.meter)
+    closes = [command for _, command in rows.active_of(connection, supply.meter) if command.kind in CLOSES]
     return _Known(
-        is_reconnecting=any(command.kind in CLOSES for _, command in rows.active_of(connection, supply.meter)),
+        is_owed=debt is not None and debt.cause == "payment",
+        is_reconnecting=bool(closes),
+        is_moving=any(command.state in IN_FLIGHT for command in closes),
         register=None if cut is None else cut.register,
     )
 

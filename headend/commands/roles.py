@@ -13,9 +13,10 @@ from headend.commands.approval import same_person
 from headend.commands.model import Kind, Refusal
 from headend.store.tokens import Role
 
-__all__ = ["ASKS", "NEEDS", "Action", "Caller", "action_of", "refusals"]
+__all__ = ["ASKS", "NEEDS", "NOBODY", "Action", "Caller", "action_of", "refusals"]
 
 VERSION = "roles@1"
+NOBODY = "token:"  # begins the name of a caller of whom nobody has said which person they are
 
 
 class Action(enum.Enum):
@@ -84,7 +85,7 @@ class Caller(Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         """The person; of a token that is nobody's, one that no person can have."""
-        return self.person or f"token:{self.token}"
+        return self.person or f"{NOBODY}{self.token}"
 
 
 def action_of(kind: Kind) -> Action:

@@ -15,7 +15,7 @@ from headend.commands.governor import Tally
 from headend.commands.intake import Answer
 from headend.commands.journal import Journal, Page
 from headend.commands.model import Kind, Order, Refusal
-from headend.commands.roles import Caller
+from headend.commands.roles import NOBODY, Caller
 from headend.commands.rulebook import Rulebook
 from headend.config_control import ControlSettings
 from headend.database.engine import reading
@@ -25,6 +25,10 @@ from headend.store.governor_protections import person_of
 from headend.store.tokens import Token
 
 __all__ = ["CommandRoom", "NotOpenYet", "Usage"]
+
+
+# Recorded by the meter as a person's doing. What brings a supply back goes out under the head-end's own code where the person has none.
+_SIGNED = frozenset({Kind.OPEN, Kind.PROTECT, Kind.UNPROTECT})
 
 
 class NotOpenYet(StoreUnavailable):
@@ -63,9 +67,9 @@ class CommandRoom:
         rulebook: Rulebook,
         forecasts: Forecasts,
         problem_of: Callable[[str], str] = lambda identity: "",
-        no_operator: Callable[[str, str], str] = lambda person, meter: "",
+        no_operator: Callable[[Order], str] = lambda order: "",
     ) -> None:
-        """no_operator: why a person cannot open a meter's supply for want of an operator code; "" where nothing is in the way."""
+        """no_operator: why an order cannot go out for want of its person's operator code; "" where nothing is in the way."""
         self.settings = settings
         self.clock = clock
         self.rulebook = rulebook
@@ -129,10 +133,13 @@ class CommandRoom:
         )
 
     def operator_refusal(self, order: Order) -> Refusal | None:
-        """An open goes out under the code of whoever asked for it."""
-        if order.kind is not Kind.OPEN or not (why := self._no_operator(order.requester, order.meter)):
+        """An open, a protection and its end go out under the code of whoever asked for it, where the meter records one."""
+        if order.kind not in _SIGNED or not (why := self._no_operator(order)):
             return None
-        needed = f'a code of their own: "{order.requester}" under [control.operators]'
+        who = f'"{order.requester}"' if not order.requester.startswith(NOBODY) else "a token of a known person"
+        needed = f"a code of their own: {who} under [control.operators]"
+        if order.kind is Kind.PROTECT:
+            needed += "; POST /v1/protections protects the customer here, and needs none"
         return Refusal(rule="operator", version=self.rulebook.version, text=why, needed=needed)
 
     async def record(self, kind: str, subject: str, actor: str, data: dict[str, object]) -> None:
@@ -148,14 +155,25 @@ class CommandRoom:
     async def dry_run(self, orders: Sequence[Order]) -> list[Answer]:
         """What would become of these orders now, one after the other: all of it happens, and is taken back."""
         intake = self.desk.intake
+        unsigned = {
+            place: why for place, order in enumerate(orders) if (why := self.operator_refusal(order)) is not None
+        }
+        tried = [order for place, order in enumerate(orders) if place not in unsigned]
 
         def take(page: Page) -> None:
-            over = self.rulebook.over_limit(page.connection, orders)
-            answers = [
-                intake.take(page, order, over=limit, waits_for_approval=True)
-                for order, limit in zip(orders, over, strict=True)
-            ]
-            raise _DryRun(answers)
+            over = self.rulebook.over_limit(page.connection, tried)
+            taken = iter(
+                [
+                    intake.take(page, order, over=limit, waits_for_approval=True)
+                    for order, limit in zip(tried, over, strict=True)
+                ]
+            )
+            raise _DryRun(
+                [
+                    Answer(command=None, refusals=(unsigned[place],)) if place in unsigned else next(taken)
+                    for place in range(len(orders))
+                ]
+            )
 
         try:
             await self.journal.write(take, "trying orders")

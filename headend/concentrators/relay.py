@@ -4,6 +4,9 @@ A concentrator switches in its own time, so an order carries its end with it, an
 What its `done` is worth differs: some read the relay back first, others have only passed the order on. Where it forwards frames and the
 meter speaks DL/T 645, who answers and what became of it is asked of the meter itself, through the concentrator; where it does not, its
 own reads and its own word are all there is, and the evidence says so.
+
+No family of concentrators tells a meter's number in its answers. So an open goes only to a meter that has told its number itself,
+through forwarded frames, seconds before; behind any other concentrator a supply can be given back, and not be opened.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,7 +22,7 @@ from firmware_contracts.errors import ContractError
 from headend.clock import Clock
 from headend.commands.model import CapturedRegister, Kind
 from headend.concentrators.errors import ConcentratorError
-from headend.drivers.errors import DriverError, LineDown, NotOffered
+from headend.drivers.errors import DriverError, LineDown, NotIdentified, NotOffered, SendingTooOld
 from headend.drivers.relay import (
     Contact,
     Expected,
@@ -49,6 +52,9 @@ ORDER_LIFE_S = (
     60.0  # a concentrator asks its meters one after the other; what it has not begun by then it must not begin
 )
 READ_S = 30.0
+IDENTITY_AGE_S_MAX = (
+    15.0  # between the number that was read back and the last look of an open: nobody exchanges a meter in less
+)
 ENERGY = "1-0:1.8.0"
 CURRENTS = ("1-0:31.7.0", "1-0:51.7.0", "1-0:71.7.0", "1-0:11.7.0")
 VOLTAGES = ("1-0:32.7.0", "1-0:52.7.0", "1-0:72.7.0", "1-0:12.7.0")
@@ -146,6 +152,7 @@ class ConcentratorSwitch:
             )
         deadline = Deadline(expires_at, self._clock)
         identity, before, register = await self._what_is(meter, kind)
+        known_at = self._clock.monotonic()
         command = Command(
             id=command_id if kind is Kind.OPEN else self._new_id(),
             meter=address.text,
@@ -165,6 +172,8 @@ class ConcentratorSwitch:
 
         def last_step() -> None:
             looked_at = self._clock.monotonic()
+            if kind is Kind.OPEN and looked_at - known_at > IDENTITY_AGE_S_MAX:
+                raise SendingTooOld(self._name, looked_at - known_at, IDENTITY_AGE_S_MAX)
             check_age(self._name, looked_at - durable_at[0])
             deadline.check()
             look()
@@ -235,17 +244,28 @@ class ConcentratorSwitch:
     async def _what_is(
         self, meter: MeterRecord, kind: Kind
     ) -> tuple[Identity, Witness | None, CapturedRegister | None]:
-        """An open needs to know who and what is there. A supply is brought back also where the way to ask is broken."""
+        """An open needs to know who and what is there. A supply is brought back also where the way to ask is broken.
+
+        Who answers is asked last: it must be true when the order leaves.
+        """
+        if kind is Kind.OPEN and self._meter_itself(meter) is None:
+            raise NotIdentified(
+                meter.id,
+                f"concentrator {self._name} does not pass on questions to the meter itself, so it can be closed through it and not be "
+                f"opened",
+            )
         try:
-            identity = await self.prepare(meter)
             before = await self.look_back(meter, kind=kind)
             register = await self.register(meter, kind=kind)
+            identity = await self.prepare(meter)
         except DriverError as error:
             if kind is Kind.OPEN or not getattr(error, "retryable", False):
                 raise
             log.warning("a meter could not be asked before it is switched on", meter=meter.id, problem=str(error))
             missing = dict.fromkeys(("number", "asset"), str(error))
             return Identity(told=Told(), is_proven=False, missing=missing), None, None
+        if kind is Kind.OPEN and not identity.is_proven:
+            raise NotIdentified(meter.id, "; ".join(identity.missing.values()) or "it tells none")
         return identity, before, register
 
     async def _read(

@@ -19,7 +19,7 @@ from typing import Literal, Protocol
 import msgspec
 from msgspec import Struct
 
-from headend.commands.model import CapturedRegister, Kind
+from headend.commands.model import CLOSES, CapturedRegister, Kind
 from headend.drivers.errors import DriverError, MeterSwapped, SendingTooOld, Unconfirmed
 from headend.drivers.line import Priority
 from headend.model import MeterRecord
@@ -101,10 +101,15 @@ class Told(Struct, frozen=True, kw_only=True):
 
 
 class Expected(Struct, frozen=True, kw_only=True):
-    """What the records say that this meter must answer; "" where they do not. Compared letter by letter, blanks aside."""
+    """What the records say that this meter must answer; "" where they do not. Compared letter by letter, blanks aside.
+
+    is_address_shared: another meter of the installation has the same address, on another line. Lines can be mixed up, and then a
+    number that is no more than the address proves nothing.
+    """
 
     number: str = ""
     asset: str = ""
+    is_address_shared: bool = False
 
 
 def nobody_expected(meter: MeterRecord) -> Expected:
@@ -260,6 +265,7 @@ def check_identity(meter: MeterRecord, told: Told, expected: Expected, missing: 
     must be the asset number or hold the address, as grid companies' bar codes do. Blank, or all zeros: never set, and no evidence.
     """
     proofs = []
+    missing = dict(missing)
     if _is_set(told.address) and told.address.strip() != meter.address:
         raise MeterSwapped(meter.id, "communication address", meter.address, told.address)
     known = (meter.id, meter.address) if _METER.fullmatch(meter.address) else (meter.id,)
@@ -267,7 +273,10 @@ def check_identity(meter: MeterRecord, told: Told, expected: Expected, missing: 
         number = told.number.strip()
         if number not in ((expected.number.strip(),) if expected.number else known):
             raise MeterSwapped(meter.id, "meter number", expected.number or " or ".join(known), number)
-        proofs.append("number")
+        if expected.is_address_shared and not expected.number and number != meter.id:
+            missing["number"] = f"{number} is the address, which another meter here has, too"
+        else:
+            proofs.append("number")
     if _is_set(told.asset):
         asset = told.asset.strip()
         holds_address = not expected.asset and len(known) > 1 and meter.address in asset
@@ -275,7 +284,10 @@ def check_identity(meter: MeterRecord, told: Told, expected: Expected, missing: 
         if not fits:
             wanted = expected.asset or f"{meter.id}, or one with {meter.address} in it"
             raise MeterSwapped(meter.id, "asset code", wanted, asset)
-        proofs.append("asset")
+        if expected.is_address_shared and not expected.asset and asset != meter.id:
+            missing["asset"] = f"{asset} holds no more than the address, which another meter here has, too"
+        else:
+            proofs.append("asset")
     for name in ("number", "asset"):
         if getattr(expected, name) and name not in proofs and name not in missing:
             raise MeterSwapped(meter.id, f"{name} of its records", getattr(expected, name), "nothing set")
@@ -321,13 +333,16 @@ class OperatorCodes:
         return f"OperatorCodes({len(self._codes)} people)"
 
     def code_of(self, operator: bytes | str, kind: Kind) -> bytes:
-        """Four bytes are taken as they are. Raises UnknownOperator; never for what brings a supply back, where there is `other`."""
+        """Four bytes are taken as they are. Raises UnknownOperator; never for what brings a supply back, where there is `other`.
+
+        Whatever else a person orders goes out under the code of that person, or not at all: the meter's record is evidence.
+        """
         if isinstance(operator, bytes):
             if len(operator) != 4:
                 raise UnknownOperator(f"a code of {len(operator)} bytes")
             return operator
         code = self._codes.get(operator)
-        if code is None and kind is not Kind.OPEN:
+        if code is None and kind in CLOSES:
             code = self._other
         if code is None:
             raise UnknownOperator(operator)

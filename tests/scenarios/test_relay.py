@@ -123,6 +123,28 @@ def test_supply_that_is_on_though_it_was_cut_is_an_alarm(tmp_path: Path) -> None
     play(tmp_path, story)
 
 
+def test_what_is_counted_behind_a_cut_supply_is_told_with_the_next_poll(tmp_path: Path) -> None:
+    async def story(street: RelayStreet) -> None:
+        await opened(street, "M000001")
+        await asyncio.sleep(1500)  # somebody has looked at it, and looks again in six hours
+        assert not [event for event in street.events() if event["data"]["about"] == "alarm"]
+        # Somebody bridges it at the cabinet.
+        street.meters["M000001"].model.relay.close(street.clock.world(), bytes(4))
+        bridged_at = street.clock.monotonic()
+        while not (alarms := [event["data"] for event in street.events() if event["data"]["about"] == "alarm"]):
+            assert street.clock.monotonic() - bridged_at < 900 + 60
+            await asyncio.sleep(5)
+        assert [(one["meter"], one["alarm"], one["state"]) for one in alarms] == [
+            ("M000001", "cut-but-consuming", "raised")
+        ]
+        assert "A flow" in alarms[0]["detail"]["why"]
+
+    def more(text: str) -> str:
+        return text.replace('quantities = ["1-0:1.8.0"]', 'quantities = ["1-0:1.8.0", "1-0:31.7.0"]')
+
+    play(tmp_path, story, edit=more)
+
+
 def test_figures_and_health_say_what_happened(tmp_path: Path) -> None:
     async def story(street: RelayStreet) -> None:
         await opened(street, "M000001")

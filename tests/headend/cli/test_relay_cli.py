@@ -77,9 +77,52 @@ async def test_two_people_release_what_is_in_quarantine(tmp_path: Path) -> None:
         assert (done.exit_code, "1 command(s) went on" in done.stdout) == (0, True)
 
 
+async def test_limits_are_shown_and_set_and_higher_ones_wait_for_another_person(tmp_path: Path) -> None:
+    async with site_of(tmp_path) as (site, _):
+        ann, bob = site.token("disconnect", "operate", person="Ann"), site.token("approve", person="Bob")
+        none = await cli(site, "relay", "limits", "show", who=ann)
+        assert (none.exit_code, "nothing is opened" in none.stdout) == (0, True)
+        unnamed = await cli(site, "relay", "limits", "set", "--batch-max", "5", who=ann)
+        assert (unnamed.exit_code, "--per-hour" in unnamed.output) == (2, True)
+        asked = await cli(site, "relay", "limits", "set", "--per-hour", "20", "--raise-delay-s", "0", "--json", who=ann)
+        approval = json.loads(asked.stdout)["approval"]
+        waiting = await cli(site, "relay", "limits", "show", who=ann)
+        assert "wait for a second person" in waiting.stdout
+        agree = ("approvals", "approve", approval["id"], "--digest", approval["digest"])
+        assert (await cli(site, *agree, who=bob)).exit_code == 0
+        lower = await cli(site, "relay", "limits", "set", "--per-hour", "7", "--kw-per-day", "12.5", who=ann)
+        assert (lower.exit_code, "hold now" in lower.stdout) == (0, True)
+        shown = await cli(site, "relay", "limits", "show", "--json", who=ann)
+        limits = json.loads(shown.stdout)["limits"]
+        assert (limits["per_hour"], limits["kw_per_day"], limits["of_fleet_per_day"]) == (7, "12.5", "0.005")
+        table = await cli(site, "relay", "limits", "show", who=ann)
+        assert any(line.split()[:3] == ["per_hour", "7", "0"] for line in table.stdout.splitlines()), table.stdout
+        higher = await cli(site, "relay", "limits", "set", "--kw-per-day", "none", who=ann)
+        assert "headend approvals approve" in higher.stdout
+        refused = await cli(site, "relay", "limits", "set", "--per-hour", "50", who=site.token("operate", person="Ed"))
+        assert (refused.exit_code, "needed: disconnect" in refused.output) == (2, True), refused.output
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "expected"),
+    [
+        ("--per-hour", "none", "cannot be none"),
+        ("--per-day", "1.5", "a whole number, or none"),
+        ("--batch-max", "-1", "a whole number"),
+        ("--of-fleet-per-day", "half", "such as 0.005"),
+        ("--kw-per-hour", "NaN", "such as 250"),
+    ],
+)
+def test_a_limit_that_is_none_says_what_was_expected(option: str, text: str, expected: str) -> None:
+    where = ("--url", "http://127.0.0.1:1", "--token", "hdt_x")
+    done = CliRunner().invoke(app, ["relay", "limits", "set", option, text, *where], env={"COLUMNS": "200"})
+    assert (done.exit_code, expected in done.output) == (2, True), done.output
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
+        ("limits", "set"),
         ("open", "M000001"),
         ("close", "M000001", "--reason", "x", "--expires", "soon"),
         ("close", "M000001", "--reason", "x", "--expires", "2026-01-01T00:00:00"),

@@ -2,28 +2,17 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from headend.commands.batches import Batch
 from headend.commands.desk import Payment
-from headend.commands.model import Command, Kind, Order, State
+from headend.commands.model import Kind, State
 from headend.drivers.relay import Sent, Witness
 from headend.model import MeterRecord
 from tests.headend.commands.test_story import METER, play
-from tests.headend.commands.world import NOON, Room, SimMeter, World, WorldSwitch, an_order
-
-_ORDER = Order(
-    kind=Kind.OPEN,
-    meter=METER,
-    reason="arrears",
-    requester="billing",
-    idempotency_key="k1",
-    expires_at=NOON + timedelta(days=1),
-)
+from tests.headend.commands.world import Room, SimMeter, World, WorldSwitch, an_order
 
 
 def a_payment(world: World, meter: str = METER) -> Payment:
@@ -94,46 +83,6 @@ def test_a_caller_who_goes_away_lifts_nothing_that_is_being_written(
         assert room.journal.stop.is_on or room.journal.supply(METER).fence == 1
 
     play(scene)
-
-
-def test_another_list_under_an_old_name_has_a_canary_of_its_own() -> None:
-    async def scene(world: World, room: Room) -> None:
-        first = [an_order(world, Kind.OPEN, f"M00000{number}", batch="daily") for number in (0, 1)]
-        await room.desk.request_all(first, "billing")
-        await world.sent(2)
-        await asyncio.sleep(60)
-        for meter in world.meters.values():
-            meter.fault = "stuck"
-        second = [an_order(world, Kind.OPEN, f"M00000{number}", batch="daily") for number in range(2, 7)]
-        await room.desk.request_all(second, "billing")
-        await asyncio.sleep(120)
-        assert len(world.wire) == 3, "the first of the second list went wrong, and no other may go"
-
-    play(scene)
-
-
-def test_after_a_restart_a_batch_is_what_has_not_ended_and_what_came_with_it() -> None:
-    world_order = replace(_ORDER, batch="daily")
-
-    def a_command(identity: str, state: State, hour: int, ended: int | None = None, attempts: int = 1) -> Command:
-        begun = NOON + timedelta(hours=hour)
-        at = begun if ended is None else NOON + timedelta(hours=ended)
-        return Command(
-            id=identity,
-            order=world_order,
-            state=state,
-            created_at=begun,
-            changed_at=at,
-            due_at=begun,
-            attempts=attempts,
-        )
-
-    old = a_command("c1", State.VERIFIED, 0, 1)
-    waiting = a_command("c3", State.SCHEDULED, 5, attempts=0)
-    assert not Batch.of([old, waiting]).is_proven
-    assert Batch.of([old, a_command("c2", State.VERIFIED, 5, 6), waiting]).is_proven
-    assert Batch.of([old, a_command("c2", State.CONTRADICTED, 5, 6), waiting]).stopped
-    assert Batch.of([old, waiting, a_command("c4", State.VERIFIED, 7, 8)]).is_proven
 
 
 def test_a_payment_is_owed_its_supply_also_where_the_meter_calls_its_open_contact_permitted(

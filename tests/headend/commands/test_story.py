@@ -217,6 +217,8 @@ def test_a_close_takes_the_place_of_an_unsent_open() -> None:
 
 def test_a_payment_ends_a_waiting_open_and_owes_nothing_where_the_supply_is_on() -> None:
     async def scene(world: World, room: Room) -> None:
+        await accepted(room, Kind.STATUS)
+        await asyncio.sleep(10)
         opened = await accepted(room, after_s=600)
         taken = await room.desk.payment(a_payment(world, METER))
         assert taken.cancelled == (opened.id,)

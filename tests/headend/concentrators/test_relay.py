@@ -18,8 +18,24 @@ from headend.concentrators.meters import ConcentratorMeters
 from headend.concentrators.relay import ConcentratorSwitch, NotTaken
 from headend.concentrators.settings import ConcentratorSettings
 from headend.drivers.dlt645_relay import Dlt645Switch
-from headend.drivers.errors import LineDown, MeterSwapped, NoAnswer, NotOffered, SendingTooOld, StopOrder
-from headend.drivers.relay import BadSwitchAddress, SwitchUnconfirmed
+from headend.drivers.errors import (
+    LineDown,
+    MeterSwapped,
+    NoAnswer,
+    NotIdentified,
+    NotOffered,
+    SendingTooOld,
+    StopOrder,
+)
+from headend.drivers.relay import (
+    BadSwitchAddress,
+    Expected,
+    Identity,
+    SwitchUnconfirmed,
+    Told,
+    Witness,
+    check_identity,
+)
 from headend.model import MeterRecord
 from headend.store import Store
 from protocols.concentrator.messages import Command, CommandAnswer, Op, Status
@@ -239,27 +255,30 @@ async def test_protecting_a_supply_goes_through_the_concentrator_to_the_meter_it
         assert found.orders == []
 
 
-@pytest.mark.parametrize(("family", "state"), [("hes_v1", State.VERIFIED), ("neuron", State.UNCONFIRMED)])
-async def test_without_a_way_to_the_meter_the_concentrators_word_counts_as_far_as_it_reads_back(
-    broker: Broker, store: Store, family: str, state: State
+@pytest.mark.parametrize("family", ["hes_v1", "neuron"])
+async def test_without_a_way_to_the_meter_nothing_is_opened_and_a_supply_is_given_back_on_the_concentrators_word(
+    broker: Broker, store: Store, family: str
 ) -> None:
+    """No family tells a number in its answers: which meter would be opened is not known."""
     async with rig(broker, store, family=family, forwards=False, name="MT1") as found:
-        sent, verdict = await found.site.whole(Kind.OPEN, looks_s=LOOKS_S)
-        assert found.model.relay_open(datetime.now(UTC))
-        assert verdict.state is state, verdict
+        with pytest.raises(NotIdentified, match="does not pass on questions to the meter itself") as refused:
+            await found.site.order(Kind.OPEN)
+        assert not refused.value.retryable
+        assert found.orders == []
+        found.model.relay.open(datetime.now(UTC), bytes(4))
+        sent, verdict = await found.site.whole(Kind.CLOSE, looks_s=LOOKS_S)
+        assert not found.model.relay_open(datetime.now(UTC))
         assert sent.identity is not None
         assert not sent.identity.is_proven
         assert "does not pass on questions" in verdict.evidence["identity_number"]
-        said = "as the concentrator said" if family == "hes_v1" else "does not read relays back"
-        assert said in verdict.evidence["no_status"]
         if family == "hes_v1":
-            assert verdict.evidence["current"].rstrip(" A0.") == ""
-            _, verdict = await found.site.whole(Kind.CLOSE, looks_s=LOOKS_S)
+            assert "as the concentrator said" in verdict.evidence["no_status"]
             assert (verdict.state, verdict.evidence["because"]) == (
                 State.VERIFIED,
                 "the contact is closed and current flows",
             )
         else:
+            assert "does not read relays back" in verdict.evidence["no_status"]
             with pytest.raises(NotOffered, match="no command permit-close"):
                 await found.site.order(Kind.PERMIT_CLOSE)
 
@@ -290,10 +309,35 @@ async def read_only(command: Command, far_end: FarEnd) -> None:
         far_end.answer(command, Status.DONE)
 
 
-def with_site(story: Callable[[Site, FarEnd], Awaitable[None]], script: Answering = read_only) -> None:
+class MeterItself:
+    """As forwarded frames show it; these tests are about what goes to the concentrator. number: that it tells."""
+
+    def __init__(self, clock: VirtualClock, number: str = METER) -> None:
+        self._clock = clock
+        self._number = number
+
+    async def prepare(self, meter: MeterRecord) -> Identity:
+        return check_identity(meter, Told(number=self._number), Expected(), {"asset": "it has none"})
+
+    async def look_back(self, meter: MeterRecord, *, kind: Kind = Kind.STATUS) -> Witness:
+        return Witness(contact="unknown", at=self._clock.now())
+
+    async def register(self, meter: MeterRecord, *, kind: Kind = Kind.STATUS) -> None:
+        return None
+
+
+def with_site(
+    story: Callable[[Site, FarEnd], Awaitable[None]], script: Answering = read_only, *, number: str = METER
+) -> None:
     async def whole(far_end: FarEnd, clock: VirtualClock) -> None:
         numbers = iter(range(1, 100))
-        switch = ConcentratorSwitch("C1", Park(far_end), clock=clock, new_id=lambda: f"{next(numbers)}")
+        switch = ConcentratorSwitch(
+            "C1",
+            Park(far_end),
+            clock=clock,
+            new_id=lambda: f"{next(numbers)}",
+            behind=MeterItself(clock, number),  # type: ignore[arg-type]
+        )
         record = MeterRecord(id="M1", line="C1", address=METER, contract="dlt645/base_2007", plan="", protocol="mqtt")
         await story(Site(switch, None, None, None, clock, record), far_end)  # type: ignore[arg-type]
 
@@ -332,7 +376,10 @@ def test_a_message_that_may_have_left_is_treated_as_if_it_had() -> None:
     with_site(story)
 
 
-@pytest.mark.parametrize("when", ["it runs out", "the commit takes a minute", "the look takes two seconds"])
+@pytest.mark.parametrize(
+    "when",
+    ["it runs out", "the commit takes a minute", "the look takes two seconds", "the number was read long ago"],
+)
 def test_what_comes_too_late_at_the_last_step_does_not_leave(when: str) -> None:
     async def story(site: Site, far_end: FarEnd) -> None:
         loop = asyncio.get_running_loop()
@@ -344,6 +391,15 @@ def test_what_comes_too_late_at_the_last_step_does_not_leave(when: str) -> None:
             site.commit_s = 5.0
         elif when == "the commit takes a minute":
             site.commit_s = 61.0
+        elif when == "the number was read long ago":
+            wait_for_a_place = site.switch._park.send  # type: ignore[attr-defined]
+
+            async def send_late(concentrator: str, command: Command, **steps: Any) -> CommandAnswer:
+                await asyncio.sleep(16)
+                answer: CommandAnswer = await wait_for_a_place(concentrator, command, **steps)
+                return answer
+
+            site.switch._park.send = send_late  # type: ignore[attr-defined]
         else:
             site.look_says = stall
         with pytest.raises((StopOrder, SendingTooOld, NotTaken)):
@@ -367,6 +423,17 @@ def test_an_open_is_never_sent_twice_under_its_id_and_a_close_may_be_ordered_aga
         assert [command.op for command in orders_of(far_end)] == [Op.OPEN, Op.CLOSE, Op.CLOSE]
 
     with_site(story, obey)
+
+
+@pytest.mark.parametrize(("number", "error"), [("", NotIdentified), ("000000777777", MeterSwapped)])
+def test_a_meter_that_tells_no_number_or_another_is_not_opened(number: str, error: type[Exception]) -> None:
+    async def story(site: Site, far_end: FarEnd) -> None:
+        with pytest.raises(error, match="nothing was sent"):
+            await site.order(Kind.OPEN)
+        assert orders_of(far_end) == []
+        assert site.ready == []
+
+    with_site(story, number=number)
 
 
 @pytest.mark.parametrize("name", ["AAAAAAAAAAAA", "999999999999", "+", "MT/1", "#", "", "MT*"])

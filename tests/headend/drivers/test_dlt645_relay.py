@@ -135,6 +135,9 @@ def test_a_person_stands_behind_each_operator_code() -> None:
     async def story(site: Site) -> None:
         with pytest.raises(UnknownOperator, match="'zhao' has no operator code"):
             await site.order(Kind.OPEN, operator="zhao")
+        for kind in (Kind.PROTECT, Kind.UNPROTECT):
+            with pytest.raises(UnknownOperator, match="'zhao' has no operator code"):
+                await site.order(kind, operator="zhao")
         assert site.wire.passed == []
         await site.order(Kind.OPEN, operator="wang")
         assert codes.person_of(order_in(site).operator) == "wang"

@@ -135,6 +135,22 @@ def test_the_end_in_the_frame_is_near_and_by_the_meters_own_clock() -> None:
         on_site(story, meter=a_meter(clock_offset_s=2400))
 
 
+def test_the_end_in_the_frame_is_made_when_the_line_is_there_however_long_that_took() -> None:
+    async def story(site: Site) -> None:
+        async with site.line.hold(Priority.RECONNECT, at_most_s=2000):
+            ordered = asyncio.create_task(site.order(Kind.OPEN, lasts_s=3600))
+            await asyncio.sleep(900)
+            assert site.wire.orders == []
+        sent = await ordered
+        assert sent.acknowledged
+        digits = order_in(site).expires
+        assert digits is not None
+        left = sent.at.astimezone(CHINA).replace(tzinfo=None)
+        assert abs((shown_by(digits) - left).total_seconds() - FRAME_LIFE_S) <= 5
+
+    on_site(story)
+
+
 def test_a_meter_whose_clock_cannot_be_read_is_given_what_is_known_of_it() -> None:
     async def story(site: Site) -> None:
         await site.order(Kind.CLOSE)

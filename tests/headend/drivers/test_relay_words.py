@@ -172,3 +172,18 @@ def test_only_the_command_room_orders_and_only_the_application_makes_switches() 
             assert is_maker, f"{name} makes or uses a supply switch"
         if "order" in words.calls:
             assert name.startswith("commands/") or name in SENDERS, f"{name} orders"
+
+
+def test_where_two_meters_have_one_address_a_number_that_is_the_address_proves_nothing() -> None:
+    """Lines get mixed up, and then the other one answers under the same address with the same digits."""
+    meter = MeterRecord(id="M1", line="l", address="000000000001", contract="", plan="", protocol="dlt645")
+    shared = Expected(is_address_shared=True)
+    found = check_identity(meter, Told(number="000000000001", asset="CN-000000000001-7"), shared, {})
+    assert not found.is_proven
+    assert all("another meter here has" in found.missing[name] for name in ("number", "asset"))
+    assert check_identity(meter, Told(number="000000000001", asset="M1"), shared, {}).is_proven
+    assert check_identity(meter, Told(number="000000000001"), Expected(), {}).is_proven
+    given = Expected(number="000000000001", is_address_shared=True)
+    assert check_identity(meter, Told(number="000000000001"), given, {}).is_proven, "the records say so themselves"
+    with pytest.raises(MeterSwapped):
+        check_identity(meter, Told(number="000000000002"), shared, {})

@@ -1,0 +1,53 @@
+"""What the commands about supply switches have in common: their options, and what a refusal looks like on a terminal."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from urllib.parse import quote
+
+import typer
+
+from headend.cli.client import refuse
+from headend.cli.output import ExitCode, fail, print_json
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["ConfigOption", "Json", "Reason", "any_body", "good_body", "path_part", "tell_refused"]
+
+Reason = Annotated[str, typer.Option(help="Why; stands in the audit log.")]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", metavar="CONFIG", help="Take the address from this configuration.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object, nothing else on standard output.")]
+
+
+def tell_refused(answer: "httpx.Response", body: dict[str, Any], *, json: bool) -> NoReturn:
+    refusals = body.get("refusals")
+    if not refusals:
+        refuse(answer, body)
+    if json:
+        print_json(body)
+        raise typer.Exit(ExitCode.USAGE)
+    lines = [f"{one['rule']} ({one['version']}): {one['text']}\n         needed: {one['needed']}" for one in refusals]
+    fail("refused:\n  " + "\n  ".join(lines))
+
+
+def any_body(answer: "httpx.Response") -> dict[str, Any]:
+    try:
+        body = answer.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def good_body(answer: "httpx.Response", expected: str, *, json: bool) -> dict[str, Any]:
+    body = any_body(answer)
+    if not answer.is_success:
+        tell_refused(answer, body, json=json)
+    if expected not in body:
+        refuse(answer, body)
+    return body
+
+
+def path_part(text: str) -> str:
+    return quote(text, safe="")
