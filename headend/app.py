@@ -106,6 +106,7 @@ class HeadEnd:
             signal=self.signal,
             clock=clock,
             threads=Threads.all_in(execute) if threads is None else threads,
+            needed=None if prepaid is None else prepaid.needed,
         )
         self._supervisor = Supervisor()
         self._prepaid = prepaid

@@ -125,8 +125,8 @@ class PrepaidSupply:
             )
             self._desks = ThreadPoolExecutor(DESKS, thread_name_prefix="prepaid-desk")
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="prepaid-duties")
-            look = Duty(name="figures", tick=self._look, every_s=FIGURES_EVERY_S)
-            self._service = PrepaymentService([*self.office.duties(), look], clock=clock, execute=self._execute)
+            self.look = Duty(name="figures", tick=self._look, every_s=FIGURES_EVERY_S)
+            self._service = PrepaymentService([*self.office.duties(), self.look], clock=clock, execute=self._execute)
             self._closing = closing.pop_all()
 
     def attach(self, app: Litestar) -> None:
@@ -181,6 +181,10 @@ class PrepaidSupply:
             *(f"Prepaid supply: {name} fails and is tried again; the log says why." for name in failing),
             *self._told,
         )
+
+    def needed(self) -> int:
+        """The first event of the feed that was not taken in yet, as counted last."""
+        return self._figures.heard_through + 1
 
     def collectors(self) -> Sequence[Collector]:
         return (PrepaidCollector(lambda: self._figures, self._service.states),)

@@ -83,7 +83,9 @@ class Upstream:
         signal: FeedSignal,
         clock: Clock,
         threads: Threads,
+        needed: Callable[[], int] | None = None,
     ) -> None:
+        """needed: the first event that another part of this process has yet to look at."""
         cursors, self._book = Cursors(store.engine), LedgerBook(store.engine)
         key = signing_key_of(config)
         self.deliveries = Deliveries(
@@ -111,6 +113,7 @@ class Upstream:
             tell=writer.put,
             needed=self._needed,
         )
+        self._needed_beside = needed
         self.intervals = Intervals(
             config, store, writer, signal=signal, clock=clock, execute=threads.reckon, baselines=guard
         )
@@ -138,7 +141,8 @@ class Upstream:
         """The first event whose day is not closed, or whose intervals are not told yet."""
         newest = self._book.newest()
         unclosed = 1 if newest is None else newest.through + 1
-        return min(unclosed, self.intervals.keeper.needed)
+        beside = () if self._needed_beside is None else (self._needed_beside(),)
+        return min(unclosed, self.intervals.keeper.needed, *beside)
 
     def tasks(self) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
         """What runs as long as the head-end, by name."""

@@ -10,18 +10,30 @@ from headend.prepayment.heard import LocalDays
 from headend.prepayment.model import AccountState
 from headend.prepayment.rows import day_number
 from headend.prepayment.supply_tables import episodes, messages, supply_cursors
-from headend.prepayment.tables import accounts, fenced_payments, flags, outbox, payments, positions, unsettled
+from headend.prepayment.tables import (
+    accounts,
+    feed_cursor,
+    fenced_payments,
+    flags,
+    outbox,
+    payments,
+    positions,
+    unsettled,
+)
 
 __all__ = ["Figures", "figures_of"]
 
-HANDED = 1  # row of supply_cursors: our newest event that the feed has
+# Rows of supply_cursors:
+HANDED = 1  # our newest event that the feed has
+HEARD = 2  # how far the feed was looked through for relay events
 
 
 class Figures(Struct, frozen=True, kw_only=True):
     """accounts, episodes, messages: by state; an account that was never in an episode counts in none. payments: by channel and state.
 
     flags: by kind. told_not_booked: payments. days_behind: whole days of active accounts, up to yesterday, of which nothing was
-    charged yet; unsettled_days: those of them, and of days before, that have a reason. events_waiting: for the feed.
+    charged yet; unsettled_days: those of them, and of days before, that have a reason. events_waiting: for the feed. heard_through: the
+    feed's event up to which all was taken in.
     """
 
     accounts: Mapping[str, int] = {}
@@ -33,6 +45,7 @@ class Figures(Struct, frozen=True, kw_only=True):
     days_behind: int = 0
     unsettled_days: int = 0
     events_waiting: int = 0
+    heard_through: int = 0
 
 
 def figures_of(connection: Connection, now: datetime, days: LocalDays) -> Figures:
@@ -55,6 +68,10 @@ def figures_of(connection: Connection, now: datetime, days: LocalDays) -> Figure
     def count(table: Table, *where: ColumnElement[bool]) -> int:
         return int(connection.execute(select(func.count()).select_from(table).where(*where)).scalar_one())
 
+    heard = (
+        connection.execute(select(feed_cursor.c.sequence)).scalar(),
+        connection.execute(select(supply_cursors.c.number).where(supply_cursors.c.id == HEARD)).scalar(),
+    )
     return Figures(
         accounts=counts(accounts.c.state),
         episodes=counts(episodes.c.state),
@@ -65,4 +82,5 @@ def figures_of(connection: Connection, now: datetime, days: LocalDays) -> Figure
         days_behind=int(connection.execute(behind).scalar() or 0),
         unsettled_days=count(unsettled),
         events_waiting=count(outbox, outbox.c.number > handed),
+        heard_through=min(one or 0 for one in heard),
     )

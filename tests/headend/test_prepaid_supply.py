@@ -199,6 +199,19 @@ async def test_a_feed_that_ends_before_the_cursor_says_what_to_do(tmp_path: Path
             await in_thread(lambda: feed.events_after(9, 5))
 
 
+async def test_nothing_is_pruned_that_accounts_have_not_taken_in(tmp_path: Path) -> None:
+    async with here(tmp_path) as one:
+        one.store.commit([a_read(slot=slot) for slot in range(7)])
+        assert one.supply.needed() == 1
+        duties = {duty.name: duty for duty in (*one.supply.office.duties(), one.supply.look)}
+        for name in ("intake", "figures"):
+            await in_thread(lambda name=name: duties[name].tick(AT))  # type: ignore[misc]
+        assert one.supply.needed() == 1  # the switch's part of the feed is followed by another duty
+        for name in ("supply-switches", "figures"):
+            await in_thread(lambda name=name: duties[name].tick(AT))  # type: ignore[misc]
+        assert one.supply.needed() == 8
+
+
 async def test_nobody_answers_before_the_start_and_after_the_end(tmp_path: Path) -> None:
     early = InsideCaller("hdt_x")
     with pytest.raises(FeedUnavailable, match="starting or stopping"):
