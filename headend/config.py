@@ -47,7 +47,8 @@ from protocols.exchange import Timing
 __all__ = ["Config", "LedgerSettings", "LineConfig", "PlanConfig", "Problem", "load_config"]
 
 PERIODS_S = (
-    {f"{m}m": 60 * m for m in (1, 2, 3, 5, 10, 15, 20, 30, 60)}
+    {f"{s}s": s for s in (5, 10, 15, 20, 30)}
+    | {f"{m}m": 60 * m for m in (1, 2, 3, 5, 10, 15, 20, 30, 60)}
     | {f"{h}h": 3600 * h for h in (1, 2, 3, 4, 6, 8, 12, 24)}
     | {"1d": 86400}
 )

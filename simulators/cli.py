@@ -23,7 +23,7 @@ from firmware_contracts.contract import Contract, load
 from firmware_contracts.errors import ContractError
 from protocols.errors import BadAddress
 from protocols.values import MeterAddress
-from simulators import cli_dtu, cli_modbus, cli_mqtt
+from simulators import cli_dtu, cli_modbus, cli_mqtt, cli_payment
 from simulators.cli_support import (
     errors,
     faults_of,
@@ -45,6 +45,8 @@ from simulators.quirks import BadQuirk, MeterQuirks, parse_quirks
 
 __all__ = ["app", "main"]
 
+LOAD_W_MAX = 20_000  # more does not go through a meter of 80 A
+HASTE_MAX = 3600  # an hour in a second
 BAUD_OF_PTY = 2400  # what a client is told to open a pseudo-terminal with when the line has no rate
 
 app = typer.Typer(name="meter-sim", help="Simulated electricity meters.", no_args_is_help=True, add_completion=False)
@@ -67,6 +69,8 @@ class Street(Struct, frozen=True, kw_only=True):
     quirks: MeterQuirks
     faults: Path | None
     timezone: ZoneInfo
+    constant_w: int
+    haste: int
     as_json: bool
 
 
@@ -89,10 +93,18 @@ def dlt645(
     quirk: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, such as preamble=0; may be repeated.")] = None,
     faults: Annotated[Path | None, typer.Option(help="TOML file of faults; read again when it changes.")] = None,
     timezone: Annotated[str, typer.Option(help="Where the meters' clocks are.")] = "Asia/Shanghai",
+    constant_w: Annotated[int, typer.Option(help="Watts that each customer draws day and night besides.")] = 0,
+    haste: Annotated[
+        int, typer.Option(help="Registers count so many times what flows: minutes use up what hours would.")
+    ] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line on standard output.")] = False,
 ) -> None:
     """DL/T 645 meters on TCP ports (as behind a transparent serial server) or pseudo-terminals."""
     host, port = place_of_lines(listen, lines, pty=pty)
+    if not 0 <= constant_w <= LOAD_W_MAX:
+        raise typer.BadParameter(f"{constant_w}, expected 0 to {LOAD_W_MAX}", param_hint="--constant-w")
+    if not 1 <= haste <= HASTE_MAX:
+        raise typer.BadParameter(f"{haste}, expected 1 to {HASTE_MAX}", param_hint="--haste")
     street = Street(
         host=host,
         port=port,
@@ -103,6 +115,8 @@ def dlt645(
         quirks=_quirks(played, quirk or []),
         faults=faults,
         timezone=zone(timezone),
+        constant_w=constant_w,
+        haste=haste,
         as_json=as_json,
     )
     run(_serve(street))
@@ -112,12 +126,15 @@ def dlt645(
 def demo(
     seed: Annotated[int, typer.Option(help="Decides everything that is simulated.")] = 1,
     seconds: Annotated[float | None, typer.Option(help="Stop by itself after so long.")] = None,
+    story: Annotated[
+        bool, typer.Option(help="Tell of a tenant whose prepaid balance runs out, in about two minutes.")
+    ] = True,
 ) -> None:
     """A street with a head-end that reads it, to look at."""
     from simulators.demo import DemoFailed, run_demo  # it needs an HTTP client, which plain simulators do not
 
     try:
-        run(run_demo(seconds=seconds, seed=seed))
+        run(run_demo(seconds=seconds, seed=seed, with_story=story))
     except DemoFailed as error:
         errors.print(f"demo: {error}", markup=False)
         raise typer.Exit(1) from error
@@ -126,6 +143,7 @@ def demo(
 cli_modbus.register(app)
 cli_mqtt.register(app)
 cli_dtu.register(app)
+cli_payment.register(app)
 
 
 def main() -> None:
@@ -161,6 +179,8 @@ def _bus(street: Street, addresses: list[MeterAddress], before: int, began: date
             kind=_kind(index, street.contract),
             timezone=street.timezone,
             clock_set_at=began,
+            constant_w=street.constant_w,
+            haste=street.haste,
         )
         meters.append(Dlt645Meter(model, street.contract, quirks=street.quirks))
     return Dlt645Bus(meters)

@@ -83,6 +83,7 @@ class LoadCurve:
     utc_offset_s: what "local" means for habits and slots.
     slots: (second of the day, tariff 1..4), ascending, the first at 0.
     solar: a roof that exports on sunny days; None lets the seed decide (one household in eight).
+    constant_w: drawn day and night beside all that, a heater left on.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class LoadCurve:
         utc_offset_s: int = 8 * 3600,
         slots: Sequence[tuple[int, int]] = SLOTS,
         solar: bool | None = None,
+        constant_w: int = 0,
     ) -> None:
         if not slots or slots[0][0] != 0 or list(slots) != sorted(slots):
             raise ValueError(f"slots {slots!r}, expected ascending and the first at second 0")
@@ -104,6 +106,7 @@ class LoadCurve:
         self.solar = kind is Kind.HOUSEHOLD and (has_roof if solar is None else solar)
         self._size = traits.randrange(600, 1500)  # per mille of the typical customer of the kind
         share = traits.randrange(310, 350)
+        self._constant_w = constant_w
         self._shares = (share, traits.randrange(310, 350)) if kind is Kind.FACTORY else ()
         self.utc_offset_s = utc_offset_s
         self._shapes: dict[tuple[int, bool, int], _Shape] = {}
@@ -162,7 +165,7 @@ class LoadCurve:
             steps = _DRAW[self.kind](generator, season, weekend)
             if self.solar:
                 steps += _solar(generator, season)
-            shape = self._shapes[key] = _Shape(steps, self._size, self.slots)
+            shape = self._shapes[key] = _Shape(steps, self._size, self.slots, self._constant_w)
         return shape
 
     def _at_midnight(self, day: int) -> Energies:
@@ -200,8 +203,11 @@ class LoadCurve:
 class _Shape:
     """One day: steps merged into segments of constant power, cut at the slot borders."""
 
-    def __init__(self, steps: Sequence["_Step"], size: int, slots: tuple[tuple[int, int], ...]) -> None:
+    def __init__(
+        self, steps: Sequence["_Step"], size: int, slots: tuple[tuple[int, int], ...], constant_w: int
+    ) -> None:
         deltas: dict[int, list[int]] = {start: [0, 0] for start, _ in slots}
+        deltas[0][0] = constant_w
         for start, stop, watts, permille in steps:
             amount = watts * size // 1000
             reactive = amount * permille // 1000

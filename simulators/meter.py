@@ -100,6 +100,8 @@ class MeterModel:
     press_after_s: a customer who presses the key so long after closing was permitted; None: nobody does.
     number: the meter number on its plate, 12 digits; its address when not given.
     faults: seven status words or-ed into what the meter finds itself, for tests that need a fault shown.
+    constant_w: what the customer draws day and night, beside what the seed decides. haste: from clock_set_at on the registers count
+    so many times what flows, so that minutes use up what hours would; power is shown as it is.
     settlement_days: (day 1..28, hour) of every month. clock_lost: it stood still without power and was not set since.
     """
 
@@ -116,6 +118,8 @@ class MeterModel:
         solar: bool | None = None,
         press_after_s: float | None = None,
         number: str | None = None,
+        constant_w: int = 0,
+        haste: int = 1,
     ) -> None:
         traits = random.Random(f"{seed}/meter")
         self.address = address
@@ -124,7 +128,9 @@ class MeterModel:
         self.timezone = timezone
         self.faults = [0] * 7
         offset = clock_set_at.astimezone(timezone).utcoffset() or timedelta()
-        self.curve = LoadCurve(kind, seed, utc_offset_s=int(offset.total_seconds()), solar=solar)
+        self.curve = LoadCurve(kind, seed, utc_offset_s=int(offset.total_seconds()), solar=solar, constant_w=constant_w)
+        self._haste = haste
+        self._hurried_since = clock_set_at
         self._start = _start_values(traits, kind, export=self.curve.solar)
         self._clock = MeterClock(
             timezone,
@@ -389,13 +395,26 @@ class MeterModel:
 
     def _uncleared(self, at: datetime) -> Energies:
         counted = tuple(map(add, self._start, self.curve.count(at)))
+        if self._haste > 1:
+            counted = tuple(map(add, counted, self._hurried(self._hurried_since, at)))
         for outage in self._outages:
             if outage.start >= at:
                 break
             over = outage.end is not None and outage.end <= at
-            lost = outage.lost if over else self.curve.energy(outage.start, at)
+            lost = outage.lost if over else self._flowing(outage.start, at)
             counted = tuple(map(sub, counted, lost))
         return counted
+
+    def _flowing(self, start: datetime, end: datetime) -> Energies:
+        """What the registers would count with the supply on."""
+        return tuple(map(add, self.curve.energy(start, end), self._hurried(start, end)))
+
+    def _hurried(self, start: datetime, end: datetime) -> Energies:
+        """What they count beyond what flows."""
+        since = max(start, self._hurried_since)
+        if self._haste == 1 or end <= since:
+            return NO_ENERGY
+        return tuple((self._haste - 1) * amount for amount in self.curve.energy(since, end))
 
     def _switched(self, at: datetime, to_open: bool, operator: bytes) -> None:
         self._follow_supply(at)
@@ -419,7 +438,7 @@ class MeterModel:
             self._outages.append(_Outage(now))
         elif last is not None and lasts and not off:
             last.end = now
-            last.lost = self.curve.energy(last.start, now)
+            last.lost = self._flowing(last.start, now)
 
     def _record(self, now: datetime, operator: bytes) -> RelayRecord:
         return RelayRecord(self.clock(now), operator, self.energies(now))

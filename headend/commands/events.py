@@ -181,7 +181,9 @@ def obligation_event(obligation: Obligation, now: datetime) -> Event:
         ended=obligation.ended or UNSET,
         took_s=UNSET if took_s is None else took_s,
     )
-    return _event(obligation.meter, data, now, f"relay:{obligation.id}:{data.state}:{obligation.stage}")
+    # Tried anew, or older by a second payment, it is in the same state: told again, and not a repeat.
+    told = f"{data.state}:{obligation.stage}:{obligation.tries}:{int(obligation.since.timestamp())}"
+    return _event(obligation.meter, data, now, f"relay:{obligation.id}:{told}")
 
 
 def stop_switch_event(is_on: bool, actor: str, reason: str, now: datetime) -> Event:

@@ -1,0 +1,53 @@
+"""A head-end with prepaid supply, its one meter simulated, with the rules of the demo; started as users start it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from headend.clock import SystemClock
+from headend.config import load_config
+from headend.database.engine import writing
+from headend.keys import make_key_files
+from headend.ledger.signing import make_keys
+from headend.store.governor_protections import set_person
+from headend.store.store import open_store
+from headend.store.tokens import Tokens
+from simulators.demo import PEOPLE
+from simulators.demo_home import ADDRESS, CONTRACT, Home, Pace, config_of, write_rules
+from simulators.demo_parts import SITE, config_text
+from tests.system.processes import HeadEndProcess, simulated_lines
+
+__all__ = ["PACE", "site"]
+
+PACE = Pace(apart_s=1, first_s=3, second_s=2, final_s=1, first_minor=100, reminder_minor=90, dark_s=0)
+
+
+@contextmanager
+def site(folder: Path) -> Iterator[tuple[HeadEndProcess, dict[str, str]]]:
+    """A meter, a head-end; and tokens by who uses them."""
+    simulated_meter = simulated_lines(
+        "--listen", "tcp://127.0.0.1:0", "--contract", CONTRACT, "--first-address", ADDRESS, "--seed", "6",
+        "--constant-w", str(PACE.constant_w), "--haste", str(PACE.haste),
+    )  # fmt: skip
+    with simulated_meter as [line]:
+        home = Home(url=line["url"], zone=SITE, pace=PACE)
+        make_keys(folder)
+        make_key_files(folder, "audit-key")
+        write_rules(folder, home, today=datetime.now(ZoneInfo(SITE)).date())
+        config = folder / "headend.toml"
+        config.write_text(config_text([], config_of(home)), encoding="utf-8")
+        loaded = load_config(config)
+        assert loaded.problems == ()
+        store = open_store(loaded.store, loaded.name)
+        tokens = {}
+        for name, (roles, person) in PEOPLE.items():
+            tokens[name] = Tokens(store, SystemClock()).create_token(name, roles)
+            if person:
+                with writing(store.engine, "naming a person") as connection:
+                    set_person(connection, name, person)
+        store.close()
+        head_end = HeadEndProcess(config, tokens["reader"])
+        head_end.wait_ready()
+        yield head_end, tokens
