@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,15 @@ def names(*rooms: str) -> list[str]:
 
 def read(name: str) -> Mapping[str, Any]:
     """One file. Decimals keep their digits. Raises UnknownContract, BadContract."""
+    return _parsed(name) if name.endswith(".toml") else _packaged(name)
+
+
+@lru_cache(maxsize=32)  # bases are extended by many, and take a tenth of a second to parse
+def _packaged(name: str) -> Mapping[str, Any]:
+    return _parsed(name)
+
+
+def _parsed(name: str) -> Mapping[str, Any]:
     try:
         if name.endswith(".toml"):
             text = Path(name).read_text(encoding="utf-8")

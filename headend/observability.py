@@ -6,16 +6,19 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import structlog
 from msgspec.structs import asdict
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from headend.concentrators.park import ConcentratorPark
-from headend.drivers.line import Line
-from headend.drivers.listener_connect import DialInConnect
 from headend.feed.envelope import iso_utc
+
+if TYPE_CHECKING:  # every command line sets up its logs here, and most need no line and no store
+    from headend.concentrators.park import ConcentratorPark
+    from headend.drivers.line import Line
+    from headend.drivers.listener_connect import DialInConnect
 
 __all__ = ["ConcentratorCollector", "LineCollector", "ListenerCollector", "configure_logs"]
 
@@ -56,7 +59,7 @@ def _readable(value: object) -> str:
 class LineCollector(Collector):
     """Figures of the lines, read when asked for, so that counting costs the per-frame path nothing."""
 
-    def __init__(self, lines: Iterable[Line]) -> None:
+    def __init__(self, lines: "Iterable[Line]") -> None:
         self._lines = list(lines)
 
     def collect(self) -> Iterator[Metric]:
@@ -95,7 +98,7 @@ class LineCollector(Collector):
 class ListenerCollector(Collector):
     """Ports that DTUs dial in to."""
 
-    def __init__(self, dial_in: DialInConnect) -> None:
+    def __init__(self, dial_in: "DialInConnect") -> None:
         self._dial_in = dial_in
 
     def collect(self) -> Iterator[Metric]:
@@ -113,7 +116,7 @@ class ListenerCollector(Collector):
 class ConcentratorCollector(Collector):
     """Brokers and the concentrators behind them, by broker only: a fleet has thousands of concentrators."""
 
-    def __init__(self, parks: Iterable[ConcentratorPark]) -> None:
+    def __init__(self, parks: "Iterable[ConcentratorPark]") -> None:
         self._parks = list(parks)
 
     def collect(self) -> Iterator[Metric]:

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from headend.database.engine import prepared_file
 from headend.prepayment.database import open_database
+from headend.prepayment.fences import ALL_ACCOUNTS
 from headend.store.backup import BackupTaken, Show, back_up, replace_by
 
 __all__ = ["AccountsRestored", "back_up_accounts", "restore_accounts"]
@@ -63,5 +64,10 @@ def _lift_fences(part: Path, now: datetime) -> None:
         connection.execute(
             "INSERT INTO fences (account, number) SELECT id, ? FROM accounts WHERE id NOT IN (SELECT account FROM fences)",
             (lowest,),
+        )
+        # That all accounts count on from, also those that are not in the backup.
+        connection.execute(
+            "INSERT OR REPLACE INTO fences (account, number) SELECT ?, max(?, coalesce(max(number), 0)) FROM fences",
+            (ALL_ACCOUNTS, lowest),
         )
     connection.close()

@@ -62,10 +62,11 @@ def channels_of(config: Config, closing: ExitStack) -> list[Channel]:
 
 
 def bank_of(config: Config, closing: ExitStack) -> Bank | None:
-    """Raises BadSecret."""
+    """Raises BadSecret, also for an address that none is."""
     bank = config.prepayment.bank
     if bank is None:
         return None
+    _check_url("url of the bank", bank.url, bank.url)
     return HttpBank(_client(config, bank.token, "token of the bank", closing), bank.url)
 
 
@@ -201,7 +202,18 @@ def _messenger(config: Config, channel: ChannelSettings, closing: ExitStack) -> 
     url = _secret(config, channel.url, f"url of {channel.name}") if is_reference(channel.url) else channel.url
     if channel.kind == "apprise":
         return AppriseMessenger(url)
+    _check_url(f"url of {channel.name}", channel.url, url)
     return HttpMessenger(_client(config, channel.token, f"token of {channel.name}", closing), url)
+
+
+def _check_url(what: str, told: str, url: str) -> None:
+    """told: as it stands in the configuration; what is behind a reference is a secret. Raises BadSecret."""
+    try:
+        parts = httpx.URL(url)
+    except httpx.InvalidURL:
+        parts = httpx.URL("")
+    if parts.scheme not in ("http", "https") or not parts.host:
+        raise BadSecret(what, told, "expected https://host/path")
 
 
 def _client(config: Config, token: str, what: str, closing: ExitStack) -> httpx.Client:

@@ -34,6 +34,7 @@ from headend.prepayment.errors import SwitchboardUnavailable
 from headend.prepayment.feed_http import HttpFeed
 from headend.prepayment.figures import Figures, figures_of
 from headend.prepayment.heard import LocalDays
+from headend.prepayment.mailroom import MAIL_THREADS
 from headend.prepayment.office import Office, Outside
 from headend.prepayment.outbox_http import HttpOutbox
 from headend.prepayment.service import Duty, PrepaymentService
@@ -45,6 +46,8 @@ from headend.store.tokens import Role, Tokens
 __all__ = ["InsideCaller", "PrepaidSupply"]
 
 DESKS = 4  # HTTP calls at once
+TILLS = 4  # payments among them, which wait for the switch: while it is slow, whoever only looks at accounts does not wait with them
+PAYING_MAX = 100  # payments that are taken or wait for their turn; more are told again
 FIGURES_EVERY_S = 60.0
 STOP_S = 20.0  # an answer of a channel or of the bank, and what is written down about it
 TIMEOUT_S = 60.0  # of a call inside the process; CallOverLoop gives up before
@@ -109,6 +112,7 @@ class PrepaidSupply:
                 set_person(connection, f"inside:{PERSON}", PERSON)
             self._call = InsideCaller(plain)
             meters = frozenset(meter.id for meter in config.meters)
+            self._senders = ThreadPoolExecutor(MAIL_THREADS, thread_name_prefix="prepaid-mail")
             self.office = Office(
                 self._database,
                 settings,
@@ -119,11 +123,14 @@ class PrepaidSupply:
                     channels=channels,
                     bank=bank,
                     our_meters=lambda: meters,
+                    senders=self._senders,
                 ),
                 days=self._days,
                 clock=clock,
             )
             self._desks = ThreadPoolExecutor(DESKS, thread_name_prefix="prepaid-desk")
+            self._tills = ThreadPoolExecutor(TILLS, thread_name_prefix="prepaid-till")
+            self._paying = 0
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="prepaid-duties")
             self.look = Duty(name="figures", tick=self._look, every_s=FIGURES_EVERY_S)
             self._service = PrepaymentService([*self.office.duties(), self.look], clock=clock, execute=self._execute)
@@ -134,8 +141,18 @@ class PrepaidSupply:
         self._call.attach(app)
 
     async def ask(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """`work` on one of the threads for HTTP calls; raises what it raises."""
-        return await asyncio.get_running_loop().run_in_executor(self._desks, partial(work, *args, **kwargs))
+        """`work` on one of the threads for HTTP calls; raises what it raises. A payment that finds too many before it raises
+        SwitchboardUnavailable: its channel tells it again."""
+        asked = partial(work, *args, **kwargs)
+        if work != self.office.take:
+            return await asyncio.get_running_loop().run_in_executor(self._desks, asked)
+        if self._paying >= PAYING_MAX:
+            raise SwitchboardUnavailable(f"{PAYING_MAX} payments are being taken; tell this one again in a minute")
+        self._paying += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._tills, asked)
+        finally:
+            self._paying -= 1
 
     # -------------------------------------------------------------------------------------------- running
 
@@ -152,7 +169,8 @@ class PrepaidSupply:
         await self._call.aclose()
         ended = asyncio.gather(
             asyncio.to_thread(self._desks.shutdown, wait=True, cancel_futures=True),
-            asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True),
+            asyncio.to_thread(self._tills.shutdown, wait=True, cancel_futures=True),
+            asyncio.to_thread(self._end_duties),
         )
         try:
             async with asyncio.timeout(STOP_S):
@@ -162,6 +180,10 @@ class PrepaidSupply:
             log.warning("prepaid supply does not end, its connections are closed")
         self._closing.close()
         await ended
+
+    def _end_duties(self) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._senders.shutdown(wait=True, cancel_futures=True)  # they are given work by the duties
 
     async def _execute(self, work: Callable[[], int], /) -> int:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

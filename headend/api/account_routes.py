@@ -12,7 +12,15 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, QueryParameter
 
 from headend.api.account_access import LOOK, OWN, YEARS, seen_by_customer
-from headend.api.account_shapes import AccountPage, AccountShape, Obstacles, account_row, account_shape
+from headend.api.account_shapes import (
+    AccountPage,
+    AccountShape,
+    Changes,
+    Obstacles,
+    account_row,
+    account_shape,
+    change_shapes,
+)
 from headend.api.parameters import refuse_unknown
 from headend.api.payment_shapes import Payments, payment_shape
 from headend.api.prepaid import Prepaid
@@ -58,7 +66,7 @@ def account_routes(supply: Prepaid) -> tuple[HTTPRouteHandler, ...]:
         _check_limit(limit, LIMIT_MAX)
         words = " ".join(search.split())  # also where a wide space was typed
         found = await supply.ask(office.search, words, after=after, limit=limit)
-        return AccountPage([account_row(card) for card in found], found[-1].account.id if len(found) == limit else "")
+        return AccountPage([account_row(one) for one in found], found[-1].account.id if len(found) == limit else "")
 
     @get("/v1/accounts/{account:str}", **OWN)
     async def one_account(request: Request[Any, Any, Any], account: FromPath[str]) -> AccountShape:
@@ -70,6 +78,17 @@ def account_routes(supply: Prepaid) -> tuple[HTTPRouteHandler, ...]:
     async def obstacles(account: FromPath[str]) -> Obstacles:
         """Why the supply would not be disconnected now, one sentence each."""
         return Obstacles(list(await supply.ask(office.why_not, account)))
+
+    @get("/v1/accounts/{account:str}/changes", **LOOK)
+    async def changes(
+        request: Request[Any, Any, Any],
+        account: FromPath[str],
+        limit: Annotated[int, QueryParameter(description="Changes at most, 1 to 1000.")] = 200,
+    ) -> Changes:
+        """Who changed what, and when; the newest first."""
+        refuse_unknown(request, "limit")
+        _check_limit(limit, LISTED_MAX)
+        return Changes(change_shapes(await supply.ask(office.changes, account, limit=limit)))
 
     @get("/v1/accounts/{account:str}/statement", **OWN)
     async def one_statement(
@@ -171,6 +190,7 @@ def account_routes(supply: Prepaid) -> tuple[HTTPRouteHandler, ...]:
         list_accounts,
         one_account,
         obstacles,
+        changes,
         one_statement,
         daily,
         notices,

@@ -3,6 +3,7 @@
 What a customer is not told of the own account is left out here: `is_customer`.
 """
 
+from collections.abc import Iterable
 from datetime import date, datetime
 from typing import Annotated
 
@@ -12,6 +13,8 @@ from headend.api.shaping import shaped
 from headend.api.usage_shapes import UnsettledShape, unsettled_shapes
 from headend.feed.envelope import plain
 from headend.prepayment.account_card import AccountCard, SupplyLook
+from headend.prepayment.account_changes import Change
+from headend.prepayment.account_rows import AccountRow as FoundAccount
 from headend.prepayment.accounts import Enrolment
 from headend.prepayment.model import Contact, Premises
 from headend.prepayment.move_out import MoveOut
@@ -26,6 +29,8 @@ __all__ = [
     "Adjustment",
     "AmountsTold",
     "Booked",
+    "ChangeShape",
+    "Changes",
     "Confirmed",
     "ContactTold",
     "Enrolled",
@@ -40,6 +45,7 @@ __all__ = [
     "TariffTold",
     "account_row",
     "account_shape",
+    "change_shapes",
     "enrolment",
     "move_out_shape",
 ]
@@ -252,10 +258,24 @@ class MoveOutShape(Struct, frozen=True, kw_only=True):
     remainder_minor: int | None
 
 
+class ChangeShape(Struct, frozen=True, kw_only=True):
+    """what: enrolled, confirmed, contact, holder, amounts, tariff, meter, use, hold, flag, move-out, payment.
+
+    before, after: in words.
+    """
+
+    at: datetime
+    by: str
+    what: str
+    before: str
+    after: str
+
+
 class AccountShape(Struct, frozen=True, kw_only=True):
     """An account in one look. contacts: all there have been, the newest last. flags: what an operator should look at, by kind.
+    changes: who changed what, the newest 20, newest first.
 
-    To a customer: the newest contact only, no flags, no names of those who work here, no orders.
+    To a customer: the newest contact only, no flags, no changes, no names of those who work here, no orders.
     """
 
     id: str
@@ -278,10 +298,11 @@ class AccountShape(Struct, frozen=True, kw_only=True):
     supply: SupplyShape
     standing: StandingShape
     move_out: MoveOutShape | None
+    changes: list[ChangeShape]
 
 
 class AccountRow(Struct, frozen=True, kw_only=True):
-    """An account in a list. flags: kinds."""
+    """An account in a list. days_left: at the average of 30 days, null while nothing is used. flags: kinds."""
 
     id: str
     state: str
@@ -303,6 +324,12 @@ class AccountPage(Struct, frozen=True):
 
     accounts: list[AccountRow]
     next: str
+
+
+class Changes(Struct, frozen=True):
+    """The newest first. What moved money stands in the account's entries."""
+
+    changes: list[ChangeShape]
 
 
 class Obstacles(Struct, frozen=True):
@@ -335,21 +362,25 @@ def enrolment(told: Enrolled) -> Enrolment:
     return shaped(Enrolment, told, premises=premises, meters=tuple(told.meters))
 
 
-def account_row(card: AccountCard) -> AccountRow:
+def account_row(found: FoundAccount) -> AccountRow:
     return shaped(
         AccountRow,
-        card.account,
-        customer=card.holder.id,
-        name=card.holder.name,
-        address=card.premises.address,
-        phone=card.contact.phone,
-        meters=[one.meter for one in card.meters if one.until is None],
-        available_minor=card.standing.available_minor,
-        days_left=card.standing.forecast.days_left,
-        supply=card.supply.state,
-        is_off=card.supply.is_off,
-        flags=sorted(card.flags),
+        found.account,
+        customer=found.holder.id,
+        name=found.holder.name,
+        address=found.premises.address,
+        phone=found.contact.phone,
+        meters=list(found.meters),
+        available_minor=found.standing.available_minor,
+        days_left=found.standing.days_left,
+        supply=found.supply.state,
+        is_off=found.supply.is_off,
+        flags=sorted(found.flags),
     )
+
+
+def change_shapes(found: Iterable[Change]) -> list[ChangeShape]:
+    return [shaped(ChangeShape, one) for one in found]
 
 
 def account_shape(card: AccountCard, *, is_customer: bool = False) -> AccountShape:
@@ -367,6 +398,7 @@ def account_shape(card: AccountCard, *, is_customer: bool = False) -> AccountSha
         supply=_supply(card.supply, is_customer),
         standing=_standing(card.standing),
         move_out=None if card.move_out is None else move_out_shape(card.move_out, is_customer=is_customer),
+        changes=[] if is_customer else change_shapes(card.changes),
     )
 
 

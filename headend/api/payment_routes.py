@@ -31,6 +31,7 @@ from headend.api.payment_shapes import (
     UseTold,
     payment_answer,
     payment_of,
+    receipt_of,
     reconciliation_csv,
     reconciliation_shape,
     unmatched_shape,
@@ -122,11 +123,12 @@ def payment_routes(supply: Prepaid) -> tuple[HTTPRouteHandler, ...]:
         """What a channel told of a day, each payment and the sums; as JSON, or with `Accept: text/csv` as a file."""
         refuse_unknown(request, "channel", "day")
         found = await supply.ask(office.reconciliation, channel, day_of_text("day", day))
+        # Not on the event loop: a day of a large channel has ten thousands of payments.
         if request.accept.best_match(["application/json", CSV]) == CSV:
             name = f"{channel}-{found.day}.csv"
             headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-            return Response(reconciliation_csv(found), media_type=CSV, headers=headers)
-        return Response(reconciliation_shape(found))
+            return Response(await supply.ask(reconciliation_csv, found), media_type=CSV, headers=headers)
+        return Response(await supply.ask(reconciliation_shape, found))
 
     @post(
         "/v1/meter-use",
@@ -164,4 +166,4 @@ def payment_routes(supply: Prepaid) -> tuple[HTTPRouteHandler, ...]:
 
 def _receipt(text: str) -> str:
     """As the channel told it: a path is taken apart at its slashes after it was decoded once."""
-    return text.replace("%2F", "/").replace("%2f", "/")
+    return receipt_of(text.replace("%2F", "/").replace("%2f", "/"))

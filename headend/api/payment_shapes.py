@@ -2,6 +2,7 @@
 
 import csv
 import io
+import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Annotated, Literal
@@ -11,6 +12,7 @@ from msgspec import Meta, Struct
 from headend.api.account_shapes import AMOUNT_MAX, PRINTABLE, Id, Text
 from headend.api.shaping import shaped
 from headend.feed.envelope import iso_utc
+from headend.prepayment.autopay import CHANNEL, OWN_RECEIPT
 from headend.prepayment.errors import BadPayment
 from headend.prepayment.fences import FencedPayment
 from headend.prepayment.model import Payment
@@ -33,6 +35,7 @@ __all__ = [
     "payment_answer",
     "payment_of",
     "payment_shape",
+    "receipt_of",
     "reconciliation_csv",
     "reconciliation_shape",
     "unmatched_shape",
@@ -42,7 +45,17 @@ KEPT = (
     "The money is kept: POST /v1/payments/{channel}/{receipt}/assignment gives it to the account that it was meant for."
 )
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
-TYPED = ("receipt", "account")
+TYPED = ("receipt", "account", "booked_for", "problem")
+FORMULA = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\uff1d",
+    "\uff0b",
+    "\uff0d",
+    "\uff20",
+)  # the latter four are wide ones, of Chinese keyboards
 COLUMNS = (
     "channel",
     "receipt",
@@ -177,22 +190,34 @@ class ReceiptAnswer(Struct, frozen=True):
 
 
 def payment_of(told: PaymentTold, received_at: datetime) -> Payment:
-    """Its time as the books keep it, in milliseconds, so that telling it again is telling the same. Raises BadPayment."""
+    """Its time as the books keep it, in milliseconds, and its receipt as `receipt_of` spells it, so that telling it again is telling
+    the same. Raises BadPayment."""
     try:
         paid_at = told.paid_at.astimezone(UTC)
     except OverflowError:
         paid_at = datetime.min.replace(tzinfo=UTC)
+    if told.channel == CHANNEL and told.receipt.lstrip().startswith(OWN_RECEIPT):
+        # Told first by somebody else, what the bank then draws would never be booked.
+        raise BadPayment(
+            f"receipt {told.receipt[:40]!r} of {CHANNEL}; receipts that begin with {OWN_RECEIPT!r} are those of our own debits"
+        )
     if paid_at < EARLIEST:
         raise BadPayment(f"paid_at {told.paid_at.isoformat()}; expected a time since {EARLIEST:%Y-%m-%d}")
     return Payment(
         channel=told.channel,
-        receipt=told.receipt,
-        account=told.account,
+        receipt=receipt_of(told.receipt),
+        account=told.account.strip(),
         amount_minor=told.amount_minor,
         currency=told.currency,
         paid_at=paid_at.replace(microsecond=paid_at.microsecond // 1000 * 1000),
         received_at=received_at,
     )
+
+
+def receipt_of(text: str) -> str:
+    """One spelling of what is the same to everybody who reads it: no spaces around, and Unicode's composed form. A channel that pads
+    its numbers one day, and not when it tells them again, has told one payment."""
+    return unicodedata.normalize("NFC", text).strip()
 
 
 def payment_shape(payment: Payment, *, is_customer: bool = False) -> AccountPaymentShape:
@@ -233,8 +258,8 @@ def reconciliation_csv(found: Reconciliation) -> str:
         row = {name: getattr(shown, name) for name in COLUMNS}
         writer.writerow(row | {name: _harmless(row[name]) for name in TYPED} | _times(row))
     for told in found.not_booked:
-        row = {"channel": told.channel, "receipt": told.receipt, "account": told.account, "state": "told"}
-        writer.writerow(row | {name: _harmless(row[name]) for name in TYPED} | {"received_at": iso_utc(told.since)})
+        row = {"channel": told.channel, "state": "told", "received_at": iso_utc(told.since)}
+        writer.writerow(row | {"receipt": _harmless(told.receipt), "account": _harmless(told.account)})
     return lines.getvalue()
 
 
@@ -243,4 +268,4 @@ def _times(row: Mapping[str, datetime]) -> dict[str, str]:
 
 
 def _harmless(text: str) -> str:
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+    return f"'{text}" if text.lstrip().startswith(FORMULA) else text

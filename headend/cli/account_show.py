@@ -95,6 +95,9 @@ def account(body: Body) -> None:
         stdout.print(f"[yellow]{escape(kind)}[/]: {escape(text)}")
     if body["move_out"] is not None:
         move_out(body["move_out"])
+    for one in body["changes"]:
+        moved = " → ".join(text for text in (one["before"], one["after"]) if text)
+        stdout.print(f"{one['at'][:19]} {escape(one['by'])}: {one['what']} {escape(moved)}")
 
 
 def move_out(body: Body) -> None:

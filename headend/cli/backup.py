@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -12,7 +12,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from headend.cli.output import print_json, stderr, stdout
 from headend.clock import SystemClock
-from headend.config import Config, load_config
+
+if TYPE_CHECKING:
+    from headend.config import Config
 
 __all__ = ["register"]
 
@@ -33,6 +35,7 @@ def backup_command(
     json: Json = False,
 ) -> None:
     """Copy the store at one moment, while the head-end goes on or not; with `[prepayment]` also the accounts, beside it."""
+    from headend.config import load_config
     from headend.store.backup import back_up  # what other commands need not load
 
     loaded, now = load_config(config), SystemClock().now()
@@ -67,6 +70,7 @@ def restore_command(
 
     The feed goes on far above what can have been given out since the backup; its first event says which numbers are void.
     """
+    from headend.config import load_config
     from headend.store.backup import restore
 
     loaded = load_config(config)
@@ -88,7 +92,7 @@ def restore_command(
         stdout.print(escape(f"the former store is {restored.replaced}; remove it when nobody needs it any more"))
 
 
-def _restore_accounts(loaded: Config, backup: Path, json: bool) -> None:
+def _restore_accounts(loaded: "Config", backup: Path, json: bool) -> None:
     from headend.prepaid_backup import restore_accounts
 
     with _bar("restoring", 1) as show:

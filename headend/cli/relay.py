@@ -28,6 +28,7 @@ LOOK_S = 0.4
 WAIT_S = 600.0
 EXPIRES = "15m"
 PAGE = 200
+REFUSALS_SHOWN = 20
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _ENDS = {
     "verified": ExitCode.GOOD,
@@ -38,6 +39,8 @@ _ENDS = {
     "unconfirmed": ExitCode.CONTRADICTED,
     "contradicted": ExitCode.CONTRADICTED,
 }
+_ENDED_BADLY = frozenset(_ENDS) - {"verified"} | {"failed"}
+_WHY_NOT = frozenset({"rule", "policy", "limit", "needed"})
 _COLOURS = {"verified": "green", "quarantined": "yellow", "unconfirmed": "red", "contradicted": "red", "refused": "red"}
 
 Meter = Annotated[str, typer.Argument(metavar="METER", help="Asset number.")]
@@ -234,6 +237,13 @@ def _line(command: dict[str, Any]) -> str:
     return line + (f" ({escape(command['problem'])})" if command["problem"] else "")
 
 
+def _why_not(command: dict[str, Any]) -> str:
+    detail = command["detail"]
+    return str(
+        detail.get("refusal_1_text") or detail.get("problem") or detail.get("limit") or detail.get("because", "")
+    )
+
+
 def _later(text: str) -> bool:
     return datetime.fromisoformat(text) > datetime.now(UTC) + timedelta(seconds=2)
 
@@ -276,10 +286,19 @@ def _print_command(command: dict[str, Any], body: dict[str, Any], waited_s: floa
         "identity",
         "problem",
         "rule",
+        "policy",
+        "limit",
         "needed",
     ):
+        if name in _WHY_NOT and (state == "verified" or "refusal_1_rule" in detail):
+            continue  # what was in its way once; or it is told below with all that it says
         if detail.get(name):
             stdout.print(f"  {name:<9} {escape(detail[name])}")
+    for number in range(1, REFUSALS_SHOWN + 1):
+        if (rule := detail.get(f"refusal_{number}_rule")) is None:
+            break
+        stdout.print(f"  {escape(rule)} ({command['policy_version']}): {escape(detail[f'refusal_{number}_text'])}")
+        stdout.print(f"            needed: {escape(detail[f'refusal_{number}_needed'])}")
     if (register := command["register"]) is not None:
         stdout.print(f"  register  {register['obis']} {register['value']} {register['unit']}")
     if (approval := body.get("approval")) is not None:
@@ -308,7 +327,8 @@ def list_command(
     """Commands, the newest first. Exit code 0: listed; 2: usage, or refused by the head-end; 3: no answer."""
     asked: dict[str, str | int] = {"meter": meter, "state": state, "batch": batch, "limit": limit}
     with calling(config, url, token) as client:
-        body = body_of(client.get("/v1/commands", params={k: v for k, v in asked.items() if v}), expected="commands")
+        answer = client.get("/v1/commands", params={name: told for name, told in asked.items() if told != ""})
+        body = good_body(answer, "commands", json=json)
     if json:
         print_json(body)
         return
@@ -324,7 +344,7 @@ def list_command(
             f"[{_COLOURS.get(one['state'], 'default')}]{state_now}[/]",
             escape(one["requester"]),
             one["created_at"][:19],
-            escape(one["problem"]),
+            escape(one["problem"] or (_why_not(one) if one["state"] in _ENDED_BADLY else "")),
         )
     if body["commands"]:
         print_table(table)
@@ -337,7 +357,7 @@ def show_command(
 ) -> None:
     """One command with its journal. Exit code 0: shown; 2: usage, or refused by the head-end; 3: no answer."""
     with calling(config, url, token) as client:
-        body = body_of(client.get(f"/v1/commands/{path_part(command)}"), expected="steps")
+        body = good_body(client.get(f"/v1/commands/{path_part(command)}"), "steps", json=json)
     if json:
         print_json(body)
         return

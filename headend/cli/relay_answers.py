@@ -22,12 +22,14 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object, nothing els
 
 
 def tell_refused(answer: "httpx.Response", body: dict[str, Any], *, json: bool) -> NoReturn:
+    """json: the head-end's problem document goes to standard output; what it says to people, to standard error."""
     refusals = body.get("refusals")
+    if json and "title" in body and not answer.is_success:
+        print_json(body)
+        if refusals:
+            raise typer.Exit(ExitCode.USAGE)
     if not refusals:
         refuse(answer, body)
-    if json:
-        print_json(body)
-        raise typer.Exit(ExitCode.USAGE)
     lines = [f"{one['rule']} ({one['version']}): {one['text']}\n         needed: {one['needed']}" for one in refusals]
     fail("refused:\n  " + "\n  ".join(lines))
 

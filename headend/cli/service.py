@@ -13,19 +13,15 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from headend.budgets import budgets_of
 from headend.cli.output import ExitCode, fail, print_json, print_table, stderr, stdout
 from headend.clock import SystemClock
-from headend.config import Config, load_config
-from headend.config_prepayment import PrepaymentSettings
 from headend.errors import ConfigError, HeadendError
-from headend.keys import make_key_files
-from headend.ledger.signing import make_keys
 from headend.observability import configure_logs
-from headend.scheduling.budget import LineBudget
 
 if TYPE_CHECKING:
     from headend.api.server import Listening
+    from headend.config import Config
+    from headend.scheduling.budget import LineBudget
 
 __all__ = ["register"]
 
@@ -106,6 +102,9 @@ def init_command(
     directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to write headend.toml.")] = Path(),
 ) -> None:
     """Write a commented headend.toml, and the keys that its manifests and its audit log are signed with."""
+    from headend.keys import make_key_files
+    from headend.ledger.signing import make_keys
+
     path = directory / "headend.toml"
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -127,6 +126,9 @@ def check_command(
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Validate configuration, contracts and line-time budget; every problem on its own line. Exit code 2 when there is one."""
+    from headend.budgets import budgets_of
+    from headend.config import load_config
+
     loaded: Config | None = None
     budgets: list[LineBudget] = []
     try:
@@ -160,7 +162,7 @@ def check_command(
         raise typer.Exit(ExitCode.USAGE)
 
 
-def _key_problems(config: Config) -> list[str]:
+def _key_problems(config: "Config") -> list[str]:
     from headend.upstream import signing_key_of  # what runs is not loaded for a check that stops earlier
 
     try:
@@ -170,13 +172,15 @@ def _key_problems(config: Config) -> list[str]:
     return []
 
 
-def _control_problems(config: Config) -> list[str]:
+def _control_problems(config: "Config") -> list[str]:
     from headend.switching_check import control_problems
 
     return [f"{config.path}: {problem}" for problem in control_problems(config, SystemClock().now())]
 
 
-def _prepayment_problems(config: Config) -> list[str]:
+def _prepayment_problems(config: "Config") -> list[str]:
+    from headend.config_prepayment import PrepaymentSettings
+
     if config.prepayment == PrepaymentSettings(store=config.prepayment.store):
         return []  # nothing is named in it, so its room need not be loaded
     from headend.prepaid_settings import prepayment_problems
@@ -184,7 +188,7 @@ def _prepayment_problems(config: Config) -> list[str]:
     return [f"{config.path}: {problem}" for problem in prepayment_problems(config)]
 
 
-def _print_budgets(budgets: Sequence[LineBudget]) -> None:
+def _print_budgets(budgets: "Sequence[LineBudget]") -> None:
     """What the plans take of each line's time, the fullest lines first."""
     if not any(budget.plans for budget in budgets):
         return
@@ -223,6 +227,8 @@ def run_command(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log frames that answer nothing, too.")] = False,
 ) -> None:
     """Run the service until SIGTERM or Ctrl-C; what is wrong in one line or meter does not keep the others from being read."""
+    from headend.config import load_config
+
     configure_logs(level=logging.DEBUG if verbose else logging.INFO)
     loaded = load_config(config)
     for problem in loaded.problems:
@@ -238,7 +244,7 @@ def run_command(
         fail("; ".join(str(error) for error in group.exceptions))
 
 
-def _run(config: Config, on_ready: "Callable[[Listening], None]") -> None:
+def _run(config: "Config", on_ready: "Callable[[Listening], None]") -> None:
     from headend.serving import run_service  # loads the web server, which no other command should wait for
 
     loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop

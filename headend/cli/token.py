@@ -10,7 +10,6 @@ from rich.table import Table
 
 from headend.cli.output import fail, print_json, print_table, stderr, stdout
 from headend.clock import SystemClock
-from headend.config import load_config
 
 if TYPE_CHECKING:
     from headend.config import Config
@@ -35,6 +34,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _opened(config: Path) -> "tuple[Config, Store]":
+    from headend.config import load_config
     from headend.store.store import open_store  # loads the database layer, which other commands should not wait for
 
     loaded = load_config(config)

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from msgspec import Struct
 from sqlalchemy import Connection, or_, select
 
 from headend.prepayment import move_out
+from headend.prepayment.account_changes import Change, changes_of
 from headend.prepayment.accounts import (
     account_of,
     contacts_of,
@@ -21,13 +23,14 @@ from headend.prepayment.model import Account, Contact, Customer, MeterOfAccount,
 from headend.prepayment.move_out import MoveOut
 from headend.prepayment.standing import Standing
 from headend.prepayment.supply_flags import flags_of
-from headend.prepayment.supply_store import OrderLook, all_orders, load
+from headend.prepayment.supply_store import OrderLook, Row, all_orders, load, row_of
 from headend.prepayment.tables import account_meters, accounts, contacts, customers, premises
 
-__all__ = ["FOUND_MAX", "AccountCard", "SupplyLook", "card_of", "find_accounts"]
+__all__ = ["FOUND_MAX", "AccountCard", "SupplyLook", "card_of", "find_accounts", "supply_of_row"]
 
 TEXT_MAX = 100  # characters of what is searched for
 FOUND_MAX = 200
+CHANGES_SHOWN = 20
 
 
 class SupplyLook(Struct, frozen=True, kw_only=True):
@@ -46,7 +49,7 @@ class SupplyLook(Struct, frozen=True, kw_only=True):
 class AccountCard(Struct, frozen=True, kw_only=True):
     """holder: who answers for the account now. contacts: all there have been, oldest first; contact is the last of them.
 
-    tenancy: the newest one, None of none. flags: what an operator should look at, text by kind.
+    tenancy: the newest one, None of none. flags: what an operator should look at, text by kind. changes: the newest 20, newest first.
     """
 
     account: Account
@@ -60,6 +63,7 @@ class AccountCard(Struct, frozen=True, kw_only=True):
     supply: SupplyLook
     standing: Standing
     move_out: MoveOut | None
+    changes: tuple[Change, ...]
 
 
 def card_of(connection: Connection, account: str, standing: Standing, now: datetime) -> AccountCard:
@@ -82,6 +86,7 @@ def card_of(connection: Connection, account: str, standing: Standing, now: datet
         supply=_supply(connection, account, history[0].since, now),
         standing=standing,
         move_out=move_out.asked(connection, account),
+        changes=tuple(changes_of(connection, account, limit=CHANGES_SHOWN)),
     )
 
 
@@ -127,7 +132,15 @@ def find_accounts(connection: Connection, text: str, *, after: str, limit: int) 
 
 
 def _supply(connection: Connection, account: str, known_since: datetime, now: datetime) -> SupplyLook:
-    row = load(connection, account, now)
+    return _look(load(connection, account, now), known_since, tuple(all_orders(connection, account)))
+
+
+def supply_of_row(row: Any, account: str, known_since: datetime, now: datetime) -> SupplyLook:
+    """row: of the episodes, None of an account that has none. Without orders."""
+    return _look(row_of(row, account, now), known_since, ())
+
+
+def _look(row: Row, known_since: datetime, orders: tuple[OrderLook, ...]) -> SupplyLook:
     episode = row.episode
     is_off = episode.state is State.DISCONNECTED or (episode.state is State.PAID and episode.off_at is not None)
     return SupplyLook(
@@ -135,5 +148,5 @@ def _supply(connection: Connection, account: str, known_since: datetime, now: da
         since=known_since if row.is_new else episode.since,
         is_off=is_off,
         off_since=episode.off_at if is_off else None,
-        orders=tuple(all_orders(connection, account)),
+        orders=orders,
     )

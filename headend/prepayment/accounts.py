@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
-from sqlalchemy import Connection, Select, delete, func, insert, select, update
+from sqlalchemy import Connection, Select, delete, func, insert, or_, select, update
 
 from headend.prepayment.agenda import touch_account
 from headend.prepayment.database import put_rows
@@ -44,6 +44,7 @@ from headend.prepayment.tables import (
 __all__ = [
     "Enrolment",
     "account_of",
+    "account_of_row",
     "all_accounts",
     "amounts",
     "change_contact",
@@ -52,6 +53,7 @@ __all__ = [
     "close",
     "confirm",
     "contact_of",
+    "contact_of_row",
     "contacts_of",
     "customer_of",
     "enrol",
@@ -196,6 +198,8 @@ def _check(connection: Connection, wanted: Enrolment, *, our_meters: Collection[
         )
     if not wanted.meters:
         raise NotEligible("no meter; expected the asset number of at least one")
+    if len(set(wanted.meters)) < len(wanted.meters):
+        raise NotEligible(f"meters {', '.join(wanted.meters)}; expected each of them once")
     for meter in wanted.meters:
         if meter not in our_meters:
             raise NotEligible(f"meter {meter!r} is none of ours; expected the asset number of a meter that we read")
@@ -408,24 +412,26 @@ def account_of(connection: Connection, account: str) -> Account:
     row = connection.execute(select(accounts).where(accounts.c.id == account)).first()
     if row is None:
         raise UnknownAccount(account)
-    return _account(row._mapping)
+    return account_of_row(row._mapping)
 
 
 def all_accounts(connection: Connection, *, after: str = "", limit: int | None = None) -> Iterator[Account]:
     """By id; the next page begins after the last id of this one."""
     statement: Select[Any] = select(accounts).where(accounts.c.id > after).order_by(accounts.c.id).limit(limit)
     for row in connection.execute(statement):
-        yield _account(row._mapping)
+        yield account_of_row(row._mapping)
 
 
-def of_meter(connection: Connection, meter: str) -> str | None:
-    """The open account that the meter measures now."""
-    statement = (
-        select(accounts.c.id)
-        .join(account_meters, account_meters.c.account == accounts.c.id)
-        .where(account_meters.c.meter == meter, account_meters.c.until.is_(None))
-    )
-    return connection.execute(statement).scalar()
+def of_meter(connection: Connection, meter: str, *, on: date | None = None) -> str | None:
+    """The open account that the meter measures now; or the account that it measured on a day."""
+    own = account_meters.c
+    statement = select(own.account).where(own.meter == meter)
+    if on is None:
+        statement = statement.where(own.until.is_(None))
+    else:
+        day = day_number(on)
+        statement = statement.where(own.since <= day, or_(own.until.is_(None), own.until >= day))
+    return connection.execute(statement.order_by(own.since.desc()).limit(1)).scalar()
 
 
 def meters_of(connection: Connection, account: str) -> list[MeterOfAccount]:
@@ -446,25 +452,27 @@ def meters_of(connection: Connection, account: str) -> list[MeterOfAccount]:
 def contacts_of(connection: Connection, account: str) -> list[Contact]:
     """All there have been, oldest first."""
     rows = connection.execute(select(contacts).where(contacts.c.account == account).order_by(contacts.c.since))
-    return [
-        Contact(
-            account=row.account,
-            since=from_epoch_ms(row.since),
-            phone=row.phone,
-            language=row.language,
-            is_reachable=bool(row.is_reachable),
-            by=row.by,
-        )
-        for row in rows
-    ]
+    return [contact_of_row(row) for row in rows]
 
 
 def contact_of(connection: Connection, account: str) -> Contact:
     """The newest. Raises UnknownAccount."""
-    found = contacts_of(connection, account)
-    if not found:
+    own = contacts.c
+    row = connection.execute(select(contacts).where(own.account == account).order_by(own.since.desc()).limit(1)).first()
+    if row is None:
         raise UnknownAccount(account)
-    return found[-1]
+    return contact_of_row(row)
+
+
+def contact_of_row(row: Any) -> Contact:
+    return Contact(
+        account=row.account,
+        since=from_epoch_ms(row.since),
+        phone=row.phone,
+        language=row.language,
+        is_reachable=bool(row.is_reachable),
+        by=row.by,
+    )
 
 
 def holders_of(connection: Connection, account: str) -> list[Holder]:
@@ -507,7 +515,7 @@ def _tenancies(connection: Connection, statement: Select[Any]) -> list[Tenancy]:
     ]
 
 
-def _account(row: Any) -> Account:
+def account_of_row(row: Any) -> Account:
     return Account(
         id=row["id"],
         customer=row["customer"],

@@ -1,29 +1,37 @@
 """Automatic top-up: what a bank agreement draws when the available balance falls below the reminder amount.
 
 Once a settlement and account, within limits. A try is noted, durable, before the bank is asked; where no answer says what became of it,
-the same key is asked again, so nothing is drawn twice. A refusal is tried again under a new key, a few times.
+the same key is asked again, so nothing is drawn twice. A refusal is tried again under a new key, a few times. Whatever would be drawn
+under a new key is drawn only while the customer still wants it: the agreement stands, and the balance is still low.
 """
 
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from typing import Any
 
+import structlog
 from msgspec import Struct
 from sqlalchemy import Connection, Row, and_, func, literal, or_, select
 
 from headend.clock import Clock
+from headend.prepayment.books import balance_of
 from headend.prepayment.database import Database, put_rows
+from headend.prepayment.errors import BadPayment, KeyReused, SwitchboardUnavailable
 from headend.prepayment.heard import LocalDays
 from headend.prepayment.model import AccountState, Payment
 from headend.prepayment.ports import Bank, DebitOutcome
 from headend.prepayment.rows import day_number, day_of, epoch_ms, from_epoch_ms
 from headend.prepayment.tables import accounts, books, debits
 
-__all__ = ["CHANNEL", "Autopay", "Debit", "Drawn", "Limits", "debits_of"]
+__all__ = ["CHANNEL", "OWN_RECEIPT", "Autopay", "Debit", "Drawn", "Limits", "debits_of", "is_unanswered"]
 
 CHANNEL = "bank-debit"
+OWN_RECEIPT = "debit:"  # how the keys of our debits begin, which are their receipts
 BATCH = 200  # debits noted in one transaction
+SLOW_S = 5.0  # after an answer that took longer and said nothing, the others of the same run wait for the next one
 ASKED, ACCEPTED, REFUSED, UNKNOWN = "asked", "accepted", "refused", "unknown"
+_DAY = timedelta(days=1)
+_log = structlog.get_logger(__name__)
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -40,7 +48,8 @@ class Limits(Struct, frozen=True, kw_only=True):
 
 
 class Debit(Struct, frozen=True, kw_only=True):
-    """day: of the settlement it belongs to. state: "asked", "unknown", "refused" or "accepted". next_try_at: None when it is over."""
+    """day: of the settlement it belongs to. state: "asked", "unknown", "refused" or "accepted". tries: 0 where the bank was not asked
+    yet. next_try_at: None when it is over."""
 
     account: str
     day: date
@@ -87,7 +96,7 @@ class Autopay:
     def run(self) -> Drawn:
         """All of it at once: after a settlement, and whenever something may be tried again.
 
-        Raises StoreError, SwitchboardUnavailable: call it again.
+        Raises StoreError: call it again.
         """
         after = ""
         while after := self.note(after):
@@ -102,10 +111,14 @@ class Autopay:
         return last if looked_at == BATCH else ""
 
     def draw(self, *, limit: int | None = None) -> Drawn:
-        """Asks the bank for what is due, the oldest first. Raises StoreError, SwitchboardUnavailable: call it again."""
+        """Asks the bank for what is due, the oldest first. Raises StoreError: call it again."""
         counts = {ACCEPTED: 0, REFUSED: 0, UNKNOWN: 0}
         for debit in self._to_try(self._clock.now(), limit):
-            counts[self._try(debit)] += 1
+            began = self._clock.monotonic()
+            state = self._try(debit)
+            counts[state] += 1
+            if state == UNKNOWN and self._clock.monotonic() - began >= SLOW_S:
+                break  # orders and messages have their turn on the same thread
         return Drawn(accepted=counts[ACCEPTED], refused=counts[REFUSED], unknown=counts[UNKNOWN])
 
     def _note(self, connection: Connection, now: datetime, after: str) -> tuple[int, str]:
@@ -133,10 +146,10 @@ class Autopay:
             (
                 account,
                 day_number(today),
-                f"debit:{account}:{today}:1",
+                f"{OWN_RECEIPT}{account}:{today}:1",
                 amount,
                 ASKED,
-                1,
+                0,
                 epoch_ms(now),
                 epoch_ms(now),
                 "",
@@ -175,16 +188,33 @@ class Autopay:
     def _try(self, debit: Debit) -> str:
         now = self._clock.now()
         with self._database.writing("noting a debit's try") as connection:
-            agreement, currency = connection.execute(
-                select(accounts.c.bank, accounts.c.currency).where(accounts.c.id == debit.account)
-            ).one()
-            if debit.state == REFUSED:
+            account = connection.execute(select(accounts).where(accounts.c.id == debit.account)).one()
+            agreement, currency = account.bank, account.currency
+            if debit.state == REFUSED or debit.tries == 0:
+                if problem := _unwanted(connection, account, debit):
+                    _store(connection, _next(debit, state=REFUSED, next_try_at=None, problem=problem))
+                    return REFUSED
                 tries = debit.tries + 1
-                debit = _next(debit, key=f"debit:{debit.account}:{debit.day}:{tries}", tries=tries, asked_at=now)
+                debit = _next(debit, key=f"{OWN_RECEIPT}{debit.account}:{debit.day}:{tries}", tries=tries, asked_at=now)
+            elif not agreement:
+                problem = f"the agreement was ended before the bank has said what became of {debit.key}"
+                _store(connection, _next(debit, state=UNKNOWN, next_try_at=now + _DAY, problem=problem))
+                _log.warning("a debit cannot be asked for any more", account=debit.account, key=debit.key)
+                return UNKNOWN
             # Asked, before it is: after a crash the same key is asked again.
             _store(connection, _next(debit, state=ASKED, next_try_at=now))
+        after = self._answer(debit, agreement, currency)
+        with self._database.writing("noting a debit's answer") as connection:
+            _store(connection, after)
+            if self._answered is not None and after.state != UNKNOWN:
+                self._answered(connection, after, self._clock.now())
+        return after.state
+
+    def _answer(self, debit: Debit, agreement: str, currency: str) -> Debit:
+        """What the bank says now, and what was drawn booked."""
         answer = self._bank.debit(agreement, debit.amount_minor, currency, debit.key)
         now = self._clock.now()
+        again = now + self._limits.ask_again_after
         if answer.outcome is DebitOutcome.ACCEPTED:
             paid = Payment(
                 channel=CHANNEL,
@@ -195,20 +225,44 @@ class Autopay:
                 paid_at=debit.asked_at,
                 received_at=now,
             )
-            self._take(paid)
-            after = _next(debit, state=ACCEPTED, next_try_at=None, problem="")
-        elif answer.outcome is DebitOutcome.REFUSED:
+            try:
+                self._take(paid)
+            except (SwitchboardUnavailable, KeyReused, BadPayment) as error:
+                _log.warning(
+                    "a debit was drawn and not booked", account=debit.account, key=debit.key, problem=str(error)
+                )
+                # Asked again, the bank says again that it has drawn. Others must not wait for this account's meters.
+                return _next(debit, state=UNKNOWN, next_try_at=again, problem="drawn, and not booked yet")
+            return _next(debit, state=ACCEPTED, next_try_at=None, problem="")
+        if answer.outcome is DebitOutcome.REFUSED:
             waits = self._limits.retry_after
-            again = now + waits[debit.tries - 1] if debit.tries <= len(waits) else None
-            after = _next(debit, state=REFUSED, next_try_at=again, problem=answer.reason)
-        else:
-            again = now + self._limits.ask_again_after
-            after = _next(debit, state=UNKNOWN, next_try_at=again, problem=answer.reason or "no answer from the bank")
-        with self._database.writing("noting a debit's answer") as connection:
-            _store(connection, after)
-            if self._answered is not None and after.state != UNKNOWN:
-                self._answered(connection, after, now)
-        return after.state
+            again_at = now + waits[debit.tries - 1] if debit.tries <= len(waits) else None
+            return _next(debit, state=REFUSED, next_try_at=again_at, problem=answer.reason)
+        return _next(debit, state=UNKNOWN, next_try_at=again, problem=answer.reason or "no answer from the bank")
+
+
+def _unwanted(connection: Connection, account: Row[Any], debit: Debit) -> str:
+    """Why the customer, who agreed to it when it was noted, does not want it drawn now; "" when he does."""
+    if account.state != AccountState.ACTIVE.value:
+        return f"not drawn: the account is {account.state}"
+    if not account.bank or account.topup_minor != debit.amount_minor:
+        return "not drawn: the agreement was changed or ended"
+    if balance_of(connection, account.id, account.currency) >= account.reminder_minor:
+        return "not drawn: the balance is no longer below the reminder amount"
+    return ""
+
+
+def is_unanswered(connection: Connection, account: str, now: datetime) -> bool:
+    """Whether the bank was asked within a day and has not said: the money may be drawn already."""
+    own = debits.c
+    asked = select(own.day).where(
+        own.account == account,
+        own.state.in_((ASKED, UNKNOWN)),
+        own.tries > 0,
+        own.asked_at > epoch_ms(now - _DAY),
+        own.next_try_at.is_not(None),
+    )
+    return connection.execute(asked).first() is not None
 
 
 def debits_of(connection: Connection, account: str) -> list[Debit]:

@@ -12,7 +12,7 @@ from decimal import Decimal, localcontext
 import msgspec
 from msgspec import Struct
 
-from headend.prepayment.money import EXACT, Rounding, rounded
+from headend.prepayment.money import EXACT, Rounded, Rounding, rounded
 from headend.prepayment.pieces import Piece
 from headend.prepayment.rows import day_of
 from headend.prepayment.tariff import Household, Line, Position, charge_day, closing_charge
@@ -124,6 +124,9 @@ def reckon(
                 for part, is_minimum in ((exact, False), (None if lacking is None else lacking.exact, True)):
                     if part is not None:
                         booked = rounded(part, carried, piece.tariff.rounding)
+                        if booked.minor < 0:
+                            # A tariff that rounds down, behind one that had rounded up: no day pays anything back, it is carried on.
+                            booked = Rounded(0, part + carried)
                         carried, minor = booked.carried, minor + booked.minor
                         amounts.append(Amount(piece.last, piece.first, booked.minor, is_minimum))
                 charges.append(

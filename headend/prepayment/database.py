@@ -1,5 +1,6 @@
 """The database of prepaid supply: its own, apart from the head-end's store. SQLite by default; the same code on PostgreSQL."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -28,6 +29,7 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self._writer = threading.Lock()
 
     @contextmanager
     def reading(self, doing: str) -> Iterator[Connection]:
@@ -38,7 +40,8 @@ class Database:
     @contextmanager
     def writing(self, doing: str) -> Iterator[Connection]:
         """Everything durable at the end of the block, or nothing. Raises StoreUnavailable, StoreFull, ItemRefused."""
-        with writing(self.engine, doing) as connection:
+        # Who waits for SQLite's lock asks for it again and again, and gets it never from one who writes without a pause.
+        with self._writer, writing(self.engine, doing) as connection:
             if connection.dialect.name == "postgresql":
                 # One writer at a time, as in SQLite: what a transaction has read is still so when it writes.
                 connection.execute(_ONE_WRITER)

@@ -22,7 +22,7 @@ from headend.prepayment.errors import AccountClosed, NotSettled
 from headend.prepayment.findings import look_at, look_at_off, meters_to_ask
 from headend.prepayment.intake import Intake
 from headend.prepayment.letter_drafts import LetterDrafts
-from headend.prepayment.notices import Mailroom
+from headend.prepayment.mailroom import Mailroom
 from headend.prepayment.patience import PatientSwitchboard
 from headend.prepayment.ports import Outbox, Supply
 from headend.prepayment.reconciliation import flag_told
@@ -44,7 +44,7 @@ FINDINGS = 20  # accounts whose use is looked at in one transaction
 ASKED = 20  # supplies asked in one tick
 DEBITS = 10
 LOOKS = 50
-LETTERS = 10
+LETTERS = 200
 MOVE_OUTS = 20
 WITHIN_S = 60.0
 HOUR_S = 3600.0

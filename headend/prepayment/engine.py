@@ -141,7 +141,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     """What is known at one moment, in one transaction.
 
     days_left: that the balance covers at the account's own average; None when nobody can say. settled_until: the last settled local
-    day. is_paying: a payment is told and not booked yet. is_held: a person said not to disconnect, or is to look first.
+    day. is_paying: a payment is told and not booked yet, or the bank was asked and has not answered. is_held: a person said not to disconnect, or is to look first.
     contact_since: of the phone number, None when it is not reachable. notices: by kind. orders: of this try, one a meter.
     is_told: the command interface knows of the credit. supply: of all meters, as last asked.
     """

@@ -14,8 +14,10 @@ HeadendError
     ├── BadTelling         an amount that a person told, and that cannot be
     ├── NotSettled         days that must be charged first are not known yet
     ├── FeedBroken         what the feed gave is not what its contract says
+    │   └── FeedPruned     events behind the cursor are not kept any more
     ├── FeedUnavailable
     ├── SwitchboardUnavailable   nothing is known to have happened
+    │   └── SwitchedOff    it switches nothing, by its configuration
     └── OutboxUnavailable
 """
 
@@ -30,6 +32,7 @@ __all__ = [
     "BadPayment",
     "BadTelling",
     "FeedBroken",
+    "FeedPruned",
     "FeedUnavailable",
     "KeyReused",
     "NotEligible",
@@ -37,6 +40,7 @@ __all__ = [
     "OutboxUnavailable",
     "PrepaymentError",
     "SwitchboardUnavailable",
+    "SwitchedOff",
     "UnknownAccount",
     "UnknownPayment",
     "UnknownTariff",
@@ -94,6 +98,14 @@ class FeedBroken(PrepaymentError):
     """What the feed gave is not what its contract says."""
 
 
+class FeedPruned(FeedBroken):
+    """first: number of the oldest event that is kept."""
+
+    def __init__(self, told: str, first: int) -> None:
+        super().__init__(told)
+        self.first = first
+
+
 class FeedUnavailable(PrepaymentError):
     """The feed cannot be read now."""
 
@@ -104,6 +116,10 @@ class SwitchboardUnavailable(PrepaymentError):
     """The command interface cannot be asked now: nothing is known to have happened."""
 
     retryable = True
+
+
+class SwitchedOff(SwitchboardUnavailable):
+    """Nothing is under way there that a payment would have to overtake; what is owed is to be told again when it switches."""
 
 
 class OutboxUnavailable(PrepaymentError):

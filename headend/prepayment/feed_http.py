@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 from msgspec import Struct
 
-from headend.prepayment.errors import FeedBroken, FeedUnavailable, SwitchboardUnavailable
+from headend.prepayment.errors import FeedBroken, FeedPruned, FeedUnavailable, SwitchboardUnavailable
 from headend.prepayment.switchboard_http import Asked, Caller
 
 __all__ = ["HttpFeed"]
@@ -24,6 +24,7 @@ class _Problem(Struct):
     type: str = ""
     detail: str = ""
     next_step: str = ""
+    first_sequence: int = 0
 
 
 _PAGE = msgspec.json.Decoder(_Page)
@@ -37,7 +38,7 @@ class HttpFeed:
         self._pause = pause
 
     def events_after(self, sequence: int, limit: int) -> Sequence[bytes]:
-        """Raises FeedUnavailable; FeedBroken where the feed no longer has what comes next, or ends before it."""
+        """Raises FeedUnavailable; FeedPruned where the feed no longer has what comes next, FeedBroken where it ends before it."""
         try:
             answer = self._call(
                 "GET", "/v1/feed", query={"after": str(sequence), "limit": str(max(1, min(limit, PAGE_MAX)))}
@@ -66,8 +67,10 @@ def _problem(answer: Asked, sequence: int) -> FeedBroken | FeedUnavailable:
     except msgspec.MsgspecError:
         told = _Problem(detail=answer.body[:200].decode("utf-8", "replace"))
     if told.type.endswith(("cursor-gone", "cursor-ahead")):
-        return FeedBroken(
+        text = (
             f"accounts are settled up to event {sequence} of the feed, and it cannot go on from there: {told.detail} "
             f"docs/operation.md says what to do (Restoring, prepaid supply)"
         )
+        is_pruned = told.type.endswith("cursor-gone") and told.first_sequence > 0
+        return FeedPruned(text, told.first_sequence) if is_pruned else FeedBroken(text)
     return FeedUnavailable(f"the feed was answered {answer.status}: {told.detail}")

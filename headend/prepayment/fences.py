@@ -1,8 +1,11 @@
 """Fence tokens: proof that a balance knows of every payment that the command interface was told of.
 
-A payment is told before it is booked, with a number that counts up by account. A balance carries the number of payments told, less
-those that are told and not booked yet: so a balance that lacks a payment never has the fence of one that has it. Every function works
-inside its caller's transaction.
+A payment is told before it is booked, with a number that counts up. A balance carries the highest number, or where payments of its
+account are told and not booked yet, one below theirs: so a balance that lacks a payment never has the fence of one that has it.
+
+All accounts count together, because the command interface remembers fences by meter: a meter that comes to another account brings the
+numbers of the account before, and an order with a lower one would be refused for ever. Every function works inside its caller's
+transaction.
 """
 
 from datetime import datetime
@@ -14,7 +17,9 @@ from headend.prepayment.database import put_rows
 from headend.prepayment.rows import epoch_ms, from_epoch_ms
 from headend.prepayment.tables import fenced_payments, fences
 
-__all__ = ["FencedPayment", "booked", "fence_of", "fenced", "next_fence", "raise_fence"]
+__all__ = ["ALL_ACCOUNTS", "FencedPayment", "booked", "fence_of", "fenced", "next_fence", "raise_fence"]
+
+ALL_ACCOUNTS = ""  # row of `fences`: the highest number of all; no account has an empty id
 
 
 class FencedPayment(Struct, frozen=True, kw_only=True):
@@ -36,8 +41,8 @@ def raise_fence(connection: Connection, account: str, channel: str, receipt: str
 
 def next_fence(connection: Connection, account: str) -> int:
     """For a credit that is in the balance already, however it came there."""
-    number = (connection.execute(select(fences.c.number).where(fences.c.account == account)).scalar() or 0) + 1
-    put_rows(connection, fences, [(account, number)])
+    number = _highest(connection) + 1
+    put_rows(connection, fences, [(account, number), (ALL_ACCOUNTS, number)])
     return number
 
 
@@ -49,11 +54,9 @@ def booked(connection: Connection, channel: str, receipt: str) -> None:
 
 def fence_of(connection: Connection, account: str) -> int:
     """Of a balance that is read in the same transaction."""
-    told = connection.execute(select(fences.c.number).where(fences.c.account == account)).scalar() or 0
-    waiting = connection.execute(
-        select(func.count()).select_from(fenced_payments).where(fenced_payments.c.account == account)
-    ).scalar()
-    return told - (waiting or 0)
+    own = fenced_payments.c
+    waiting = connection.execute(select(func.min(own.fence)).where(own.account == account)).scalar()
+    return _highest(connection) if waiting is None else waiting - 1
 
 
 def fenced(connection: Connection, account: str | None = None) -> list[FencedPayment]:
@@ -71,3 +74,9 @@ def fenced(connection: Connection, account: str | None = None) -> list[FencedPay
         )
         for row in connection.execute(statement)
     ]
+
+
+def _highest(connection: Connection) -> int:
+    number = connection.execute(select(fences.c.number).where(fences.c.account == ALL_ACCOUNTS)).scalar()
+    # A database of a version in which each account counted for itself has no such row.
+    return number if number is not None else connection.execute(select(func.max(fences.c.number))).scalar() or 0

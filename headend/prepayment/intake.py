@@ -14,7 +14,7 @@ from sqlalchemy import Connection, delete, select
 
 from headend.prepayment.agenda import touch_meters
 from headend.prepayment.database import AT_ONCE, Database, put_rows
-from headend.prepayment.errors import FeedBroken
+from headend.prepayment.errors import FeedBroken, FeedPruned
 from headend.prepayment.heard import IntervalEvent, LocalDays, Told, decode_day, encode_day, merged, told_of
 from headend.prepayment.ports import Feed
 from headend.prepayment.rows import day_number
@@ -83,7 +83,11 @@ class Intake:
         events = changed = pages = 0
         cursor = self.cursor
         while pages_max is None or pages < pages_max:
-            page = self._feed.events_after(cursor, PAGE)
+            try:
+                page = self._feed.events_after(cursor, PAGE)
+            except FeedPruned as pruned:
+                cursor = self._begin(pruned)
+                page = self._feed.events_after(cursor, PAGE)
             if not page:
                 break
             taken = self.take(page, cursor)
@@ -128,6 +132,15 @@ class Intake:
                 delete(meter_days).where(meter_days.c.day < before, meter_days.c.meter.not_in(known))
             )
             return found.rowcount
+
+    def _begin(self, pruned: FeedPruned) -> int:
+        """Where nothing was ever taken in, with the oldest event that the feed has. Raises what was given, where something was."""
+        with self._database.writing("beginning to read the feed") as connection:
+            if connection.execute(select(feed_cursor.c.sequence)).first() is not None:
+                raise pruned
+            put_rows(connection, feed_cursor, [(1, pruned.first - 1)])
+        _log.info("feed_begins", first=pruned.first)
+        return pruned.first - 1
 
     def _sort_in(
         self, head: _Head, sequence: int, heard: dict[tuple[str, int], list[tuple[IntervalEvent, int]]]

@@ -1,12 +1,13 @@
 """How messages leave: into a file, to an HTTP endpoint, or through Apprise. Each says what it can prove.
 
-A messenger never raises for the other end's trouble: that is a Delivery without a reference, and is tried again. `delivered` is said
-only where the channel itself says that the message reached the customer; a reference without it means that the channel has taken
-the message, and may tell of the delivery later (`Mailroom.receipt`).
+Several threads may send at once. A messenger never raises for the other end's trouble: that is a Delivery without a reference, and
+is tried again. `delivered` is said only where the channel itself says that the message reached the customer; a reference without it
+means that the channel has taken the message, and may tell of the delivery later (`Mailroom.receipt`).
 """
 
 import importlib
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ class FileMessenger:
         self._path = path
         self._counts = counts_as_delivered
         self._known: dict[str, str] = {}
+        self._one_at_a_time = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             whole = path.read_bytes() if path.exists() else b""
@@ -50,6 +52,10 @@ class FileMessenger:
             self._known[found.message.key] = found.reference
 
     def send(self, message: Message) -> Delivery:
+        with self._one_at_a_time:
+            return self._write(message)
+
+    def _write(self, message: Message) -> Delivery:
         if (reference := self._known.get(message.key)) is not None:
             return Delivery(reference=reference, delivered=self._counts)
         reference = f"file:{self._path.name}:{len(self._known) + 1}"

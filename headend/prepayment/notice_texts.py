@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from headend.errors import ConfigError
 from headend.prepayment.money import shown
+from headend.prepayment.payments import CHANNELS
 
 __all__ = ["FIELDS", "LANGUAGES", "Money", "NoticeTexts", "Written", "load_texts"]
 
@@ -37,8 +38,10 @@ FIELDS: dict[str, frozenset[str]] = {
 _CHOICES = {
     "reversed-follows": ("usual-notices", "last-warning"),
     "finding-found": ("sudden-increase", "use-while-disconnected"),
+    "channels": CHANNELS,
 }  # parts of other texts
-_PARTS = {"follows": "reversed-follows", "found": "finding-found"}  # by the name of the figure
+_PARTS = {"follows": "reversed-follows", "found": "finding-found", "channel": "channels"}  # by the name of the figure
+_DEADLINES = ("pay_by", "deadline")
 _UNKNOWN_DAYS = {"zh": "不足5", "en": "fewer than 5"}
 _NONE = {"zh": "未开通", "en": "none"}
 
@@ -87,9 +90,13 @@ class NoticeTexts(Struct, frozen=True):
         if isinstance(figure, Money):
             return self.money(figure, language)
         if isinstance(figure, datetime):
-            return figure.astimezone(self.zone).strftime("%Y-%m-%d %H:%M")
+            exact = name in _DEADLINES and figure.second  # of a plan for trials; nothing may happen before what is told
+            return figure.astimezone(self.zone).strftime("%Y-%m-%d %H:%M:%S" if exact else "%Y-%m-%d %H:%M")
         if isinstance(figure, timedelta):
-            minutes = max(1, int(figure.total_seconds()) // 60)
+            seconds = max(0, int(figure.total_seconds()))
+            minutes = seconds // 60
+            if not minutes:
+                return f"{seconds}秒" if language == "zh" else f"{seconds} s"
             if minutes < 120:
                 return f"{minutes}分钟" if language == "zh" else f"{minutes} min"
             return f"{minutes // 60}小时" if language == "zh" else f"{minutes // 60} h"

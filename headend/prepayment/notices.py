@@ -34,7 +34,10 @@ __all__ = [
     "withdraw",
 ]
 
-CAN_WAIT = ("statement", "finding")  # go out when nothing else is to be sent: a month has as many statements as accounts
+CAN_WAIT = (
+    "statement",
+    "finding",
+)  # go out when nothing else is to be sent: a month has as many statements as accounts
 GIVE_UP = timedelta(days=2)  # of messages that are no step
 
 

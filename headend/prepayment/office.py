@@ -8,82 +8,58 @@ the entries, contacts and flags keep it.
 Longer than other modules: it is the list of what can be asked, and nothing is worked out here.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
-from msgspec import Struct
 from sqlalchemy import Connection
 
 from headend.clock import Clock
+from headend.feed.envelope import plain
 from headend.prepayment import accounts, autopay, fences, move_out, payments, points
-from headend.prepayment.account_card import AccountCard, card_of, find_accounts
+from headend.prepayment.account_card import AccountCard, card_of
+from headend.prepayment.account_changes import Change, changes_of, note_change
+from headend.prepayment.account_rows import AccountRow, find_rows
 from headend.prepayment.accounts import Enrolment
-from headend.prepayment.autopay import Autopay, Debit
+from headend.prepayment.autopay import Debit
 from headend.prepayment.books import entries_of
 from headend.prepayment.corrections import adjust, refund
 from headend.prepayment.daily import Comparison, DayUse, comparison, daily_use
 from headend.prepayment.database import Database
-from headend.prepayment.duties import Desks, all_duties
+from headend.prepayment.duties import all_duties
 from headend.prepayment.errors import AccountClosed, BadInput, UnknownPayment, UnknownTariff
 from headend.prepayment.fences import FencedPayment
 from headend.prepayment.health import problems_of
 from headend.prepayment.heard import LocalDays
-from headend.prepayment.intake import Intake
-from headend.prepayment.letter_drafts import LetterDrafts
+from headend.prepayment.mailroom import UNREACHABLE
 from headend.prepayment.model import Account, AccountState, Entry, Payment, PaymentState, Posted
+from headend.prepayment.money import shown
 from headend.prepayment.move_out import MoveOut
-from headend.prepayment.notice_plan import NoticePlan
-from headend.prepayment.notice_texts import LANGUAGES, NoticeTexts
-from headend.prepayment.notices import UNREACHABLE, Channel, Letter, Mailroom, letters_of
-from headend.prepayment.outlook import SettledOutlook
-from headend.prepayment.patience import PatientSwitchboard
+from headend.prepayment.notices import Letter, letters_of
+from headend.prepayment.office_input import (
+    WORDS_MAX,
+    check_enrolment,
+    check_language,
+    check_limit,
+    check_texts,
+    not_far,
+    words,
+)
+from headend.prepayment.office_parts import Outside, Settings, parts_of
 from headend.prepayment.points import Award
-from headend.prepayment.points_file import PointsRule
-from headend.prepayment.ports import Bank, Feed, Outbox, Switchboard
 from headend.prepayment.reconciliation import NOT_BOOKED, Reconciliation, drop_told, reconciliation_of
-from headend.prepayment.relay_events import RelayFollower
 from headend.prepayment.service import Duty
-from headend.prepayment.settlement import Settlement
 from headend.prepayment.standing import LandlordRow, Standing, landlord_view, standing
 from headend.prepayment.statement_data import StatementData, statement, statements_of
-from headend.prepayment.supply_desk import SupplyDesk
 from headend.prepayment.supply_flags import HOLD, clear_flag, flags_of, raise_flag
-from headend.prepayment.supply_store import touch, touch_all
-from headend.prepayment.tariff import Tariff
+from headend.prepayment.supply_store import touch
 from headend.prepayment.tariff_words import explain
 from headend.prepayment.telling import tell_use
-from headend.prepayment.till import Till
 
 __all__ = ["Office", "Outside", "Settings"]
 
 DAILY_DAYS_MAX = 400
-LISTED_MAX = 1000
-WORDS_MAX = 500  # characters of what a person writes into books and flags
 OPENS_AHEAD = timedelta(days=92)
-
-
-class Settings(Struct, frozen=True, kw_only=True):
-    """What the utility decided. tariffs: all versions by name. rule: what top-ups earn, None for nothing. limits: of automatic top-up,
-    None for those of the program. salt: for the digests of identity documents; another one, and nobody is known by his document."""
-
-    plan: NoticePlan
-    texts: NoticeTexts
-    tariffs: Mapping[str, Sequence[Tariff]]
-    rule: PointsRule | None = None
-    limits: autopay.Limits | None = None
-    salt: bytes
-
-
-class Outside(Struct, frozen=True, kw_only=True):
-    """What prepaid supply needs from elsewhere. bank: None where nobody draws. our_meters: asset numbers that the utility reads."""
-
-    feed: Feed
-    switch: Switchboard
-    outbox: Outbox
-    channels: Sequence[Channel]
-    bank: Bank | None = None
-    our_meters: Callable[[], Collection[str]]
 
 
 class Office:
@@ -97,52 +73,13 @@ class Office:
         self._outside = outside
         self._days = days
         self._clock = clock
-        plan, texts = settings.plan, settings.texts
-        self._letters = LetterDrafts(plan, texts)
-        outlook = SettledOutlook(days, tariffs=settings.tariffs if plan.count_today else None)
-        patient = PatientSwitchboard(outside.switch, clock)
-        self._desk = SupplyDesk(database, patient, plan=plan, texts=texts, outlook=outlook)
-        self._mailroom = Mailroom(
-            database, outside.channels, plan=plan, still=self._desk.still, settled=self._desk.settled
-        )
-        self._till = Till(
-            database,
-            outside.switch,
-            days,
-            clock,
-            rule=settings.rule,
-            reversed_=self._desk.reversed,
-            counted=self._desk.counted_minor,
-        )
-        self._desks = Desks(
-            database=database,
-            intake=Intake(database, outside.feed, days, heard=self._heard if plan.count_today else None),
-            settlement=Settlement(database, settings.tariffs, days),
-            autopay=None
-            if outside.bank is None
-            else Autopay(
-                database,
-                outside.bank,
-                self._till.take,
-                days,
-                clock,
-                limits=settings.limits,
-                answered=self._letters.debit,
-            ),
-            follower=RelayFollower(database, outside.feed, plan=plan, texts=texts),
-            desk=self._desk,
-            mailroom=self._mailroom,
-            switch=patient,
-            outbox=outside.outbox,
-            letters=self._letters,
-            clock=clock,
-        )
+        self._parts = parts_of(database, settings, outside, days=days, clock=clock)
 
     # -------------------------------------------------------------------------------------------- running
 
     def duties(self) -> Sequence[Duty]:
         """In the order in which one makes work for the next; each tick is bounded, some tenths of a second without slow answers."""
-        return all_duties(self._desks)
+        return all_duties(self._parts.desks)
 
     def problems(self) -> Sequence[str]:
         """For /healthz, with no customer in it."""
@@ -152,8 +89,8 @@ class Office:
 
     def enrol(self, wanted: Enrolment, *, by: str) -> AccountCard:
         """An account that waits for its agreement, which is sent. Raises NotEligible, BadContact, BadInput."""
-        by, now = _words("by", by), self._clock.now()
-        _check_language(wanted.language)
+        by, now = words("by", by), self._clock.now()
+        check_enrolment(wanted)
         ours = self._outside.our_meters()
         with self._database.writing("enrolling an account") as connection:
             accounts.enrol(
@@ -167,6 +104,7 @@ class Office:
                 by=by,
             )
             self._agreement(connection, wanted.account, now)
+            note_change(connection, wanted.account, "enrolled", now, by=by, after=", ".join(wanted.meters))
             return self._card(connection, wanted.account, now)
 
     def confirm(self, account: str, *, by: str, opens_on: date | None = None) -> AccountCard:
@@ -174,8 +112,7 @@ class Office:
 
         Where it is another day than the agreement told, that is sent anew. Raises UnknownAccount, NotEligible, BadInput.
         """
-        _words("by", by)
-        now = self._clock.now()
+        by, now = words("by", by), self._clock.now()
         today = self._days.today(now)
         day = today if opens_on is None else opens_on
         if not today <= day <= today + OPENS_AHEAD:
@@ -183,6 +120,7 @@ class Office:
         with self._database.writing("confirming an agreement") as connection:
             accounts.confirm(connection, account, day)
             self._agreement(connection, account, now)
+            note_change(connection, account, "confirmed", now, by=by, after=f"from {day}")
             return self._looked_after(connection, account, now)
 
     def card(self, account: str) -> AccountCard:
@@ -190,79 +128,110 @@ class Office:
         with self._database.reading("looking at an account") as connection:
             return self._card(connection, account, self._clock.now())
 
-    def search(self, text: str = "", *, after: str = "", limit: int = 50) -> Sequence[AccountCard]:
+    def search(self, text: str = "", *, after: str = "", limit: int = 50) -> Sequence[AccountRow]:
         """By account, meter, customer, name, phone or premises, any part of them; in order of ids. Raises BadInput."""
         now = self._clock.now()
         with self._database.reading("looking for accounts") as connection:
-            found = find_accounts(connection, text, after=after, limit=limit)
-            return [self._card(connection, one, now) for one in found]
+            return find_rows(
+                connection,
+                text,
+                after=after,
+                limit=limit,
+                outlook=self._parts.outlook,
+                now=now,
+                today=self._days.today(now),
+            )
+
+    def changes(self, account: str, *, limit: int = 200) -> Sequence[Change]:
+        """Who changed what, the newest first; what moved money stands in `entries`. Raises UnknownAccount, BadInput."""
+        check_limit(limit)
+        with self._database.reading("looking at an account's changes") as connection:
+            accounts.account_of(connection, account)
+            return changes_of(connection, account, limit=limit)
 
     def change_contact(self, account: str, phone: str, *, language: str | None = None, by: str) -> AccountCard:
         """Raises UnknownAccount, BadContact, BadInput."""
-        by, now = _words("by", by), self._clock.now()
+        by, now = words("by", by), self._clock.now()
         if language is not None:
-            _check_language(language)
+            check_language(language)
         with self._database.writing("changing a contact") as connection:
-            accounts.change_contact(connection, account, phone, now, language=language, by=by)
+            before = accounts.contact_of(connection, account)
+            after = accounts.change_contact(connection, account, phone, now, language=language, by=by)
+            told = [f"{one.phone}, {one.language}" for one in (before, after)]
+            note_change(connection, account, "contact", now, by=by, before=told[0], after=told[1])
             clear_flag(connection, account, UNREACHABLE)  # that was the number before
             return self._looked_after(connection, account, now)
 
     def change_holder(self, account: str, customer: str, *, name: str = "", identity: str = "", by: str) -> AccountCard:
         """name, identity: of a customer who is not known yet. Raises UnknownAccount, AccountClosed, NotEligible, BadInput."""
-        by, now = _words("by", by), self._clock.now()
+        by, now = words("by", by), self._clock.now()
+        check_texts({"name": name, "identity": identity})
         with self._database.writing("changing an account's holder") as connection:
-            self._not_closed(connection, account)
+            before = self._not_closed(connection, account)
             if name.strip() or identity.strip():
                 accounts.note_customer(connection, customer, name, identity, self._settings.salt)
             accounts.change_holder(connection, account, customer, now, by=by)
+            note_change(connection, account, "holder", now, by=by, before=before.customer, after=customer)
             return self._card(connection, account, now)
 
     def change_amounts(self, account: str, *, reminder_minor: int, topup_minor: int, bank: str, by: str) -> AccountCard:
         """topup_minor 0 and bank "" end automatic top-up. Raises UnknownAccount, AccountClosed, NotEligible, BadInput."""
-        _words("by", by)
-        now = self._clock.now()
+        by, now = words("by", by), self._clock.now()
+        check_texts({"bank": bank})
         with self._database.writing("changing an account's amounts") as connection:
-            self._not_closed(connection, account)
-            accounts.amounts(connection, account, reminder_minor=reminder_minor, topup_minor=topup_minor, bank=bank)
+            before = self._not_closed(connection, account)
+            after = accounts.amounts(
+                connection, account, reminder_minor=reminder_minor, topup_minor=topup_minor, bank=bank
+            )
+            note_change(connection, account, "amounts", now, by=by, before=_amounts(before), after=_amounts(after))
             return self._looked_after(connection, account, now)
 
     def change_tariff(self, account: str, tariff: str, *, by: str) -> AccountCard:
         """From the first day that is not charged. Raises UnknownAccount, AccountClosed, NotEligible, BadInput."""
-        _words("by", by)
+        by, now = words("by", by), self._clock.now()
         with self._database.writing("changing an account's tariff") as connection:
             found = self._not_closed(connection, account)
             accounts.change_tariff(connection, account, tariff, tariffs=self._tariffs_in(found.currency))
-            return self._looked_after(connection, account, self._clock.now())
+            note_change(connection, account, "tariff", now, by=by, before=found.tariff, after=tariff)
+            return self._looked_after(connection, account, now)
 
     def exchange_meter(self, account: str, old: str, new: str, day: date, *, by: str) -> AccountCard:
         """day: the first local one that the new meter measures. Raises UnknownAccount, AccountClosed, NotEligible, BadInput."""
-        _words("by", by)
+        by, now = words("by", by), self._clock.now()
+        not_far("day", day, self._days.today(now))
         ours = self._outside.our_meters()
         with self._database.writing("exchanging a meter") as connection:
             self._not_closed(connection, account)
             accounts.exchange_meter(connection, account, old, new, day, our_meters=ours)
-            return self._looked_after(connection, account, self._clock.now())
+            note_change(connection, account, "meter", now, by=by, before=old, after=f"{new} from {day}")
+            return self._looked_after(connection, account, now)
 
     def move_out(self, account: str, last_day: date, *, by: str) -> MoveOut:
         """Done as soon as the last day is over and every day is charged. Raises UnknownAccount, AccountClosed, NotSettled, BadInput."""
-        by, now = _words("by", by), self._clock.now()
+        by, now = words("by", by), self._clock.now()
+        not_far("last_day", last_day, self._days.today(now))
         with self._database.writing("moving out") as connection:
+            before = move_out.asked(connection, account)
             asked = move_out.ask(connection, account, last_day, now, by=by)
+            was = "" if before is None else f"{before.last_day}"
+            note_change(connection, account, "move-out", now, by=by, before=was, after=f"{last_day}")
             touch(connection, account, now)
             return asked
 
     def hold(self, account: str, text: str, *, by: str) -> AccountCard:
         """Nothing of the account is disconnected until somebody clears the flag "hold". Raises UnknownAccount, BadInput."""
-        by, text, now = _words("by", by), _words("text", text), self._clock.now()
+        by, text, now = words("by", by), words("text", text), self._clock.now()
         with self._database.writing("holding an account") as connection:
             accounts.account_of(connection, account)
+            before = flags_of(connection, account).get(HOLD, "")
             clear_flag(connection, account, HOLD)
             raise_flag(connection, account, HOLD, now, f"{text} ({by})", {"by": by})
+            note_change(connection, account, "hold", now, by=by, before=before, after=text)
             return self._looked_after(connection, account, now)
 
     def clear_flag(self, account: str, kind: str, *, by: str) -> AccountCard:
         """Raises UnknownAccount; BadInput for a flag that does not stand, or one that stands as long as its reason does."""
-        _words("by", by)
+        by, now = words("by", by), self._clock.now()
         with self._database.writing("clearing a flag") as connection:
             accounts.account_of(connection, account)
             standing_ = flags_of(connection, account)
@@ -273,30 +242,37 @@ class Office:
             if kind == NOT_BOOKED:
                 raise BadInput(f"flag {kind!r} ends when its payment is told again, or is dropped")
             clear_flag(connection, account, kind)
-            return self._looked_after(connection, account, self._clock.now())
+            note_change(connection, account, "flag", now, by=by, before=f"{kind}: {standing_[kind]}")
+            return self._looked_after(connection, account, now)
 
     def why_not(self, account: str) -> Sequence[str]:
         """What stands against disconnecting the account now, in words; the switch has its own list. Raises UnknownAccount."""
-        return self._desk.why_not(account, self._clock.now())
+        return self._parts.desks.desk.why_not(account, self._clock.now())
 
     def tell_use(self, meter: str, day: date, used: Mapping[str, Decimal], *, by: str, note: str) -> None:
         """For lack of a read: kWh by OBIS code. Raises BadTelling."""
+        by, now = words("by", by), self._clock.now()
+        check_texts({"note": note})
         with self._database.writing("noting what a person told") as connection:
-            tell_use(connection, meter, day, used, self._clock.now(), self._days, by=by, note=note[:WORDS_MAX])
+            tell_use(connection, meter, day, used, now, self._days, by=by, note=note)
+            whose = accounts.of_meter(connection, meter, on=day)
+            if whose is not None:
+                told = ", ".join(f"{obis} {plain(kwh)} kWh" for obis, kwh in sorted(used.items()))
+                note_change(connection, whose, "use", now, by=by, after=f"{meter} on {day}: {told}")
 
     # -------------------------------------------------------------------------------------------- money
 
     def take(self, payment: Payment) -> Payment:
         """Once, however often it is told. Raises BadPayment, KeyReused, SwitchboardUnavailable: then it is to be told again."""
-        return self._till.take(payment)
+        return self._parts.till.take(payment)
 
     def reverse(self, channel: str, receipt: str, *, reason: str, by: str) -> Payment:
         """The channel took it back; once, however often it is told. The customer is told. Raises UnknownPayment, BadInput."""
-        return self._till.reverse(channel, receipt, reason=_words("reason", reason), by=_words("by", by))
+        return self._parts.till.reverse(channel, receipt, reason=words("reason", reason), by=words("by", by))
 
     def assign(self, channel: str, receipt: str, account: str, *, by: str) -> Payment:
         """An unmatched payment was this account's; told again it is the same. Raises UnknownPayment, BadPayment, BadInput."""
-        by, now = _words("by", by), self._clock.now()
+        by, now = words("by", by), self._clock.now()
         with self._database.writing("assigning a payment") as connection:
             found = self._payment(connection, channel, receipt)
             if found.state is PaymentState.BOOKED and found.booked_for == account:
@@ -304,6 +280,7 @@ class Office:
             assigned = payments.assign(connection, found, account, now, self._days.zone, by=by)
             if self._settings.rule is not None:
                 points.award(connection, assigned, self._settings.rule, now, self._days)
+            note_change(connection, account, "payment", now, by=by, after=f"{channel} receipt {receipt} assigned")
             touch(connection, account, now)
             return assigned
 
@@ -312,7 +289,7 @@ class Office:
 
         Raises UnknownAccount, AccountClosed, KeyReused, BadInput.
         """
-        by, note, key, now = _words("by", by), _words("note", note), _words("key", key), self._clock.now()
+        by, note, key, now = words("by", by), words("note", note), words("key", key), self._clock.now()
         with self._database.writing("adjusting an account") as connection:
             found = accounts.account_of(connection, account)
             posted = adjust(
@@ -326,7 +303,7 @@ class Office:
 
         Raises UnknownAccount, KeyReused, BadInput.
         """
-        by, note, key, now = _words("by", by), _words("note", note), _words("key", key), self._clock.now()
+        by, note, key, now = words("by", by), words("note", note), words("key", key), self._clock.now()
         with self._database.writing("refunding") as connection:
             found = accounts.account_of(connection, account)
             posted = refund(
@@ -350,9 +327,17 @@ class Office:
 
         Should it be told after all, it is taken as any other. Raises UnknownPayment; BadInput while it may yet be on its way.
         """
-        by, now = _words("by", by), self._clock.now()
+        by, now = words("by", by), self._clock.now()
         with self._database.writing("dropping a payment that was not booked") as connection:
             dropped = drop_told(connection, channel, receipt, now, by=by)
+            note_change(
+                connection,
+                dropped.account,
+                "payment",
+                now,
+                by=by,
+                before=f"{channel} receipt {receipt} told, not booked",
+            )
             touch(connection, dropped.account, now)
             return dropped
 
@@ -399,7 +384,7 @@ class Office:
 
     def letters(self, account: str, *, limit: int = 200) -> Sequence[Letter]:
         """Messages, the newest first. Raises UnknownAccount, BadInput."""
-        _check_limit(limit)
+        check_limit(limit)
         with self._database.reading("looking at messages") as connection:
             accounts.account_of(connection, account)
             return letters_of(connection, account, limit=limit)
@@ -418,7 +403,7 @@ class Office:
 
     def entries(self, account: str, *, limit: int = 200) -> Sequence[tuple[int, Entry, int]]:
         """The newest of them, by number: number, entry, and what it did to the customer's credit. Raises UnknownAccount, BadInput."""
-        _check_limit(limit)
+        check_limit(limit)
         with self._database.reading("looking at entries") as connection:
             accounts.account_of(connection, account)
             return entries_of(connection, account, newest=limit)
@@ -440,7 +425,7 @@ class Office:
 
     def tariff_words(self, name: str, *, language: str = "en") -> Sequence[str]:
         """All versions, the newest first, one sentence a line. language: "en" or "zh". Raises UnknownTariff, BadInput."""
-        _check_language(language)
+        check_language(language)
         versions = self._settings.tariffs.get(name)
         if versions is None:
             raise UnknownTariff(name, self._settings.tariffs)
@@ -449,13 +434,11 @@ class Office:
 
     def receipt(self, reference: str, *, delivered: bool, problem: str) -> bool:
         """What a channel tells later about a message that it took; False when no message has that reference."""
-        return self._mailroom.receipt(reference, self._clock.now(), delivered=delivered, problem=problem[:WORDS_MAX])
+        return self._parts.desks.mailroom.receipt(
+            reference, self._clock.now(), delivered=delivered, problem=problem[:WORDS_MAX]
+        )
 
     # -------------------------------------------------------------------------------------------- inside
-
-    def _heard(self, connection: Connection, some: Sequence[str]) -> None:
-        """Their balances may say something else now, in the middle of a day."""
-        touch_all(connection, some, self._clock.now())
 
     def _looked_after(self, connection: Connection, account: str, now: datetime) -> AccountCard:
         """The supply desk looks at it next."""
@@ -476,7 +459,7 @@ class Office:
         )
 
     def _agreement(self, connection: Connection, account: str, now: datetime) -> None:
-        self._letters.agreement(connection, account, now)
+        self._parts.desks.letters.agreement(connection, account, now)
 
     def _tariffs_in(self, currency: str) -> list[str]:
         """An account is charged in its own currency only."""
@@ -498,19 +481,8 @@ class Office:
         return found
 
 
-def _words(name: str, text: str) -> str:
-    """What a person wrote. Raises BadInput."""
-    words = " ".join(text.split())
-    if not words or len(words) > WORDS_MAX or not words.isprintable():
-        raise BadInput(f"{name} {text[:40]!r}; expected 1 to {WORDS_MAX} printable characters")
-    return words
-
-
-def _check_language(language: str) -> None:
-    if language not in LANGUAGES:
-        raise BadInput(f"language {language!r}; expected one of {', '.join(LANGUAGES)}")
-
-
-def _check_limit(limit: int) -> None:
-    if not 1 <= limit <= LISTED_MAX:
-        raise BadInput(f"limit {limit}; expected 1 to {LISTED_MAX}")
+def _amounts(account: Account) -> str:
+    topup = (
+        f", top-up of {shown(account.topup_minor, account.currency)} by {account.bank}" if account.topup_minor else ""
+    )
+    return f"reminder below {shown(account.reminder_minor, account.currency)} {account.currency}{topup}"

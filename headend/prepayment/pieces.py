@@ -30,6 +30,7 @@ STRETCH_DAYS_MAX = (
 )
 _TOTAL = REGISTERS.index(TOTAL_REGISTER)
 _BANDS = {REGISTERS.index(obis): band for obis, band in BAND_REGISTERS.items()}
+_REGISTER_OF = {band: register for register, band in _BANDS.items()} | {Band.ALL: _TOTAL}
 _DAY_S = 86_400
 
 Heard = Mapping[tuple[str, int], Sequence[Told]]
@@ -200,34 +201,50 @@ def _by_time(
     heard: Heard,
     days: LocalDays,
 ) -> dict[Band, Decimal]:
-    """From intervals shorter than a day, each in one band. Raises UsageUnclear."""
+    """From intervals shorter than a day, each in one band; or from what a person told of it by band. Raises UsageUnclear."""
+    usage: dict[Band, Decimal] = dict.fromkeys(tariff.prices, Decimal(0))
+    told_bands: dict[int, Decimal] = {}
+    for one in active:
+        told_of_day = heard.get((one.meter, day), ())
+        try:
+            own = usage_of_intervals(tariff, day_of(day), days.zone, _parts(one, day, told_of_day, days))
+        except UsageUnclear:
+            by_person = {told.register: told.kwh for told in told_of_day if told.period_s == BY_PERSON}
+            if not {_REGISTER_OF[band] for band in tariff.prices} <= by_person.keys():
+                raise
+            for band in tariff.prices:
+                usage[band] += by_person[_REGISTER_OF[band]] or 0
+            continue
+        for band, kwh in own.items():
+            usage[band] += kwh
+    _add_told(told_bands, day, day, meters, heard)
+    for register, told_kwh in told_bands.items():
+        told_band = _BANDS.get(register)
+        if told_band is None or told_band not in tariff.prices:
+            raise UsageUnclear(f"a person told {REGISTERS[register]}; tariff {tariff.name} needs it by band")
+        usage[told_band] += told_kwh
+    return usage
+
+
+def _parts(one: Measuring, day: int, told_of_day: Sequence[Told], days: LocalDays) -> list[IntervalUse]:
+    """The meter's intervals of that day, without a gap. Raises UsageUnclear."""
     start, end = days.midnight(day), days.midnight(day + 1)
     parts: list[IntervalUse] = []
-    for one in active:
-        spans: dict[int, dict[int, tuple[int, Decimal]]] = {}
-        told_of_day = heard.get((one.meter, day), ())
-        for told in told_of_day:
-            if told.register == _TOTAL and BY_PERSON < told.period_s < _DAY_S:
-                _note(spans, told)
-        at = start
-        if at not in spans and day == one.since:
-            at = min((second for second in spans if start < second < end), default=start)
-        while at < end:
-            if at not in spans:
-                problem = _gap(at, told_of_day)
-                raise UsageUnclear(f"meter {one.meter}, {TOTAL_REGISTER}, from {_clock(at, days)}: {problem}")
-            stop = min(spans[at])
-            parts.append(_use(at, stop, spans[at][stop][1]))
-            at = stop
-    usage = usage_of_intervals(tariff, day_of(day), days.zone, parts)
-    told_bands: dict[int, Decimal] = {}
-    _add_told(told_bands, day, day, meters, heard)
-    for register, kwh in told_bands.items():
-        band = _BANDS.get(register)
-        if band is None or band not in tariff.prices:
-            raise UsageUnclear(f"a person told {REGISTERS[register]}; tariff {tariff.name} needs it by band")
-        usage[band] += kwh
-    return usage
+    spans: dict[int, dict[int, tuple[int, Decimal]]] = {}
+    for told in told_of_day:
+        if told.register == _TOTAL and BY_PERSON < told.period_s < _DAY_S:
+            _note(spans, told)
+    at = start
+    if at not in spans and day == one.since:
+        at = min((second for second in spans if start < second < end), default=start)
+    while at < end:
+        if at not in spans:
+            problem = _gap(at, told_of_day)
+            raise UsageUnclear(f"meter {one.meter}, {TOTAL_REGISTER}, from {_clock(at, days)}: {problem}")
+        stop = min(spans[at])
+        parts.append(_use(at, stop, spans[at][stop][1]))
+        at = stop
+    return parts
 
 
 def _add_told(used: dict[int, Decimal], first: int, last: int, meters: Sequence[Measuring], heard: Heard) -> None:

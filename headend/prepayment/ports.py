@@ -33,7 +33,10 @@ class Feed(Protocol):
     """The head-end's numbered stream, as GET /v1/feed gives it."""
 
     def events_after(self, sequence: int, limit: int) -> Sequence[bytes]:
-        """JSON objects, oldest first, at most `limit`; none when there is nothing newer. Raises FeedUnavailable."""
+        """JSON objects, oldest first, at most `limit`; none when there is nothing newer.
+
+        Raises FeedUnavailable; FeedPruned where what comes next is not kept any more.
+        """
         ...
 
     def wait(self, sequence: int) -> None:

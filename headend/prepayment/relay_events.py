@@ -13,7 +13,7 @@ from sqlalchemy import Connection, delete, insert, select
 from headend.prepayment.accounts import account_of, of_meter
 from headend.prepayment.books import balance_of
 from headend.prepayment.database import Database
-from headend.prepayment.errors import FeedBroken
+from headend.prepayment.errors import FeedBroken, FeedPruned
 from headend.prepayment.notice_plan import NoticePlan
 from headend.prepayment.notice_texts import Money, NoticeTexts
 from headend.prepayment.notices import Draft, post
@@ -56,14 +56,22 @@ class RelayFollower:
         self._texts = texts
 
     def tick(self, now: datetime, *, pages_max: int = 10) -> int:
-        """Gives how many events there were. Raises FeedUnavailable, FeedBroken, StoreUnavailable."""
+        """Gives how many events there were; begins with the oldest that there is.
+
+        Raises FeedUnavailable, FeedBroken, StoreUnavailable.
+        """
         heard = 0
         for _ in range(pages_max):
             with self._database.reading("looking up how far the feed was heard") as connection:
                 after = connection.execute(
                     select(supply_cursors.c.number).where(supply_cursors.c.id == _HEARD)
                 ).scalar()
-            page = self._feed.events_after(after or 0, PAGE)
+            try:
+                page = self._feed.events_after(after or 0, PAGE)
+            except FeedPruned as pruned:
+                if after is not None:
+                    raise
+                page = self._feed.events_after(pruned.first - 1, PAGE)
             if not page:
                 return heard
             self._take(page, now)

@@ -14,7 +14,7 @@ from headend.errors import HeadendError
 __all__ = ["Duty", "DutyState", "PrepaymentService"]
 
 BUSY_S = 0.05  # between two rounds while there is more to do
-IDLE_S = 5.0
+IDLE_S = 1.0
 _log = structlog.get_logger(__name__)
 
 

@@ -5,10 +5,11 @@ named. What is booked later for a day of that month stands in the next statement
 ended with, and no entry is in two of them, or in none.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
+import msgspec
 from msgspec import Struct
 from sqlalchemy import Connection, func, select
 
@@ -17,7 +18,7 @@ from headend.prepayment.books import entries_of
 from headend.prepayment.daily import DayUse, MonthUse, daily_use, month_of
 from headend.prepayment.database import put_rows
 from headend.prepayment.heard import LocalDays
-from headend.prepayment.model import AccountState, Entry
+from headend.prepayment.model import Account, AccountState, Entry
 from headend.prepayment.rows import day_number, epoch_ms, from_epoch_ms
 from headend.prepayment.settlement import UnsettledDay, unsettled_days
 from headend.prepayment.standing import CHARGES, PAID
@@ -103,15 +104,16 @@ def make_statement(connection: Connection, account: str, month: date, now: datet
     first = month.replace(day=1)
     if days.today(now) < _next_month(first):
         raise ValueError(f"the month {first:%Y-%m} is not over; expected an earlier one")
-    made = statement(connection, account, month, now, days)
+    found = account_of(connection, account)
+    number, opening, before = _before(connection, account, first)
+    made = _made(connection, number, first)
+    mark = made.last_entry if made is not None else connection.execute(select(func.max(entries.c.number))).scalar() or 0
+    listed = _entries(connection, account, first, before, mark)
     if made is None:
-        number, opening, before = _before(connection, account, first)
-        mark = connection.execute(select(func.max(entries.c.number))).scalar() or 0
-        moved = sum(one.moved_minor for one in _entries(connection, account, first, before, mark))
-        put_rows(connection, statements, [(number, f"{first:%Y-%m}", epoch_ms(now), mark, opening, opening + moved)])
-        made = statement(connection, account, month, now, days)
-        assert made is not None
-    return made
+        closing = opening + sum(one.moved_minor for one in listed)
+        made = _Made(f"{first:%Y-%m}", epoch_ms(now), mark, opening, closing)
+        put_rows(connection, statements, [(number, *msgspec.structs.astuple(made))])
+    return _data(connection, found, made, listed, now, days)
 
 
 def statement(
@@ -121,11 +123,38 @@ def statement(
     first = month.replace(day=1)
     found = account_of(connection, account)
     number, _, before = _before(connection, account, first)
+    made = _made(connection, number, first)
+    if made is None:
+        return None
+    listed = _entries(connection, account, first, before, made.last_entry)
+    return _data(connection, found, made, listed, now, days)
+
+
+class _Made(Struct, frozen=True):
+    """As the table has it, behind the account's number."""
+
+    month: str
+    made_at: int
+    last_entry: int
+    opening_minor: int
+    closing_minor: int
+
+
+def _made(connection: Connection, number: int, first: date) -> _Made | None:
     own = select(statements).where(statements.c.account == number, statements.c.month == f"{first:%Y-%m}")
     row = connection.execute(own).first()
-    if row is None:
-        return None
-    listed = _entries(connection, account, first, before, row.last_entry)
+    return None if row is None else _Made(*row[1:])
+
+
+def _data(
+    connection: Connection,
+    found: Account,
+    row: _Made,
+    listed: Sequence[StatementEntry],
+    now: datetime,
+    days: LocalDays,
+) -> StatementData:
+    account, first = found.id, date.fromisoformat(f"{row.month}-01")
     last_month = (first - timedelta(days=1)).replace(day=1)
     uses = daily_use(connection, account, last_month, _next_month(first))
     until = min(_next_month(first), days.today(now))

@@ -31,6 +31,7 @@ __all__ = [
     "order_prefix",
     "orders_of",
     "restores",
+    "row_of",
     "save",
     "touch",
     "touch_all",
@@ -108,6 +109,11 @@ class OrderLook(Struct, frozen=True, kw_only=True):
 def load(connection: Connection, account: str, now: datetime) -> Row:
     """Of an account that has none: well, since always."""
     row = connection.execute(select(episodes).where(episodes.c.account == account)).first()
+    return row_of(row, account, now)
+
+
+def row_of(row: Any, account: str, now: datetime) -> Row:
+    """row: of the table, None of an account that has none."""
     if row is None:
         return Row(episode=Episode(account=account, since=from_epoch_ms(0)), is_new=True)
     since = from_epoch_ms(row.since)

@@ -49,8 +49,9 @@ messages = Table(
     Column("sent_at", _Big),
     Column("delivered_at", _Big),
     Column("problem", Text, nullable=False),
+    Column("can_wait", SmallInteger, nullable=False),  # 1: goes out when nothing else is to be sent
     Index("messages_of_account", "account", "created_at"),
-    Index("messages_to_send", "next_try_at"),
+    Index("messages_to_send", "can_wait", "next_try_at"),
     Index("messages_by_reference", "reference"),
 )
 

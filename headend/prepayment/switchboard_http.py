@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -11,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from headend.feed.envelope import iso_utc
-from headend.prepayment.errors import SwitchboardUnavailable
+from headend.prepayment.errors import SwitchboardUnavailable, SwitchedOff
 from headend.prepayment.ports import OpenProof, OrderState, ProvenNotice, Supply
 
 __all__ = ["Asked", "CallOverHttp", "CallOverLoop", "Caller", "HttpSwitchboard"]
@@ -19,8 +20,10 @@ __all__ = ["Asked", "CallOverHttp", "CallOverLoop", "Caller", "HttpSwitchboard"]
 KEY_MAX = 128  # of the interface
 TIMEOUT_S = 30.0
 ON = ("close", "permit-close")
-# A head-end that switches nothing, or not this meter, has no order that a payment would have to overtake.
-NOTHING_TO_STOP = frozenset({"control", "meter"})
+# A head-end that does not serve this meter has no order that a payment would have to overtake, and nothing to give back.
+NOTHING_TO_STOP = frozenset({"meter"})
+OFF = "control"  # the rule by which it switches nothing at all
+PAGE, PAGES = 100, 50  # commands asked for at once; as many pages until one of them has switched
 
 
 class Asked(Struct, frozen=True):
@@ -61,9 +64,12 @@ class CallOverLoop:
         self._loop = loop
 
     def __call__(self, method: str, path: str, *, query: dict[str, str] | None = None, body: object = None) -> Asked:
-        asking = asyncio.run_coroutine_threadsafe(
-            self._client.request(method, path, params=query, json=body), self._loop
-        )
+        request = self._client.request(method, path, params=query, json=body)
+        try:
+            asking = asyncio.run_coroutine_threadsafe(request, self._loop)
+        except RuntimeError as error:
+            request.close()
+            raise SwitchboardUnavailable(f"{method} {path}: the head-end has stopped") from error
         try:
             answer = asking.result(TIMEOUT_S)
         except TimeoutError as error:
@@ -71,6 +77,9 @@ class CallOverLoop:
             raise SwitchboardUnavailable(f"{method} {path}: no answer within {TIMEOUT_S:g} s") from error
         except httpx.HTTPError as error:
             raise SwitchboardUnavailable(f"{method} {path}: {error or type(error).__name__}") from error
+        except (RuntimeError, CancelledError) as error:
+            # A client that was closed, or a loop that ended, while we were on our way to it.
+            raise SwitchboardUnavailable(f"{method} {path}: the head-end is stopping") from error
         return Asked(answer.status_code, answer.content)
 
 
@@ -173,7 +182,10 @@ class HttpSwitchboard:
     def payment(
         self, meter: str, *, reference: str, paid_at: datetime, amount_minor: int, currency: str, fence: int
     ) -> None:
-        """One meter's share of the payment: another meter, or another fence after a crash, is another reference to the interface."""
+        """One meter's share of the payment: another meter, or another fence after a crash, is another reference to the interface.
+
+        Raises SwitchedOff, too.
+        """
         body = {
             "cause": "payment",
             "meters": [meter],
@@ -190,21 +202,18 @@ class HttpSwitchboard:
             rules = {one.rule for one in _decoded(answer, _Problem).refusals}
             if rules and rules <= NOTHING_TO_STOP:
                 return
+            if OFF in rules:
+                raise SwitchedOff(_told("POST /v1/obligations", answer))
         raise SwitchboardUnavailable(_told("POST /v1/obligations", answer))
 
     def supply(self, meter: str) -> Supply:
         """By the newest command that was proven, and the newest debt that ended after it."""
-        query = {"meter": meter, "state": "verified", "limit": "10"}
-        answer = self._call("GET", "/v1/commands", query=query)
-        if answer.status != 200:
-            raise SwitchboardUnavailable(_told("GET /v1/commands", answer))
-        switched = [one for one in _decoded(answer, _Commands).commands if one.kind in ("open", *ON)]
-        if not switched:
+        newest = self._switched_last(meter)
+        if newest is None:
             return "on"  # it was never switched through this interface
-        newest = max(switched, key=lambda one: one.changed_at)
         if newest.kind in ON:
             return "off" if newest.waiting_for_customer else "on"
-        answer = self._call("GET", "/v1/obligations", query={"meter": meter, "ended": "true", "limit": "10"})
+        answer = self._call("GET", "/v1/obligations", query={"meter": meter, "ended": "true", "limit": str(PAGE)})
         if answer.status != 200:
             raise SwitchboardUnavailable(_told("GET /v1/obligations", answer))
         paid_back = [
@@ -214,6 +223,24 @@ class HttpSwitchboard:
         ]
         since = newest.changed_at
         return "on" if any(one.ended_at is not None and one.ended_at >= since for one in paid_back) else "off"
+
+    def _switched_last(self, meter: str) -> _Command | None:
+        """The newest proven command that switched; those that only asked for the supply's state may be many."""
+        after = ""
+        for _ in range(PAGES):
+            query = {"meter": meter, "state": "verified", "limit": str(PAGE)} | ({"after": after} if after else {})
+            answer = self._call("GET", "/v1/commands", query=query)
+            if answer.status != 200:
+                raise SwitchboardUnavailable(_told("GET /v1/commands", answer))
+            page = _decoded(answer, _Commands)
+            switched = [one for one in page.commands if one.kind in ("open", *ON)]
+            if switched:
+                newest: _Command = max(switched, key=lambda one: one.changed_at)
+                return newest
+            if len(page.commands) < PAGE:
+                return None
+            after = page.commands[-1].id
+        raise SwitchboardUnavailable(f"none of the {PAGE * PAGES} newest commands of meter {meter} has switched it")
 
 
 def _state_of(command: _Command | None) -> OrderState:

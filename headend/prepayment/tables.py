@@ -19,6 +19,7 @@ from sqlalchemy import (
 )
 
 __all__ = [
+    "account_changes",
     "account_meters",
     "account_tariffs",
     "accounts",
@@ -97,6 +98,19 @@ account_meters = Table(
     Column("since", Integer, primary_key=True, autoincrement=False),
     Column("until", Integer),
     Index("account_meters_by_meter", "meter"),
+)
+
+account_changes = Table(
+    "account_changes",
+    metadata,
+    Column("number", _Big, primary_key=True, autoincrement=False),
+    Column("account", Text, nullable=False),
+    Column("at", _Big, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("what", Text, nullable=False),  # headend.prepayment.account_changes
+    Column("before", Text, nullable=False),
+    Column("after", Text, nullable=False),
+    Index("account_changes_of_account", "account", "number"),
 )
 
 contacts = Table(

@@ -1,15 +1,16 @@
 """Where every payment goes through, whatever its channel: its fence first, then the books, then what it earns."""
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from contextlib import suppress
+from datetime import date, datetime, timedelta
 
 from sqlalchemy import Connection
 
 from headend.clock import Clock
 from headend.prepayment import fences, payments, points
-from headend.prepayment.accounts import account_of, meters_of
+from headend.prepayment.accounts import account_of, meters_of, of_meter
 from headend.prepayment.database import Database
-from headend.prepayment.errors import UnknownPayment
+from headend.prepayment.errors import SwitchboardUnavailable, SwitchedOff, UnknownPayment
 from headend.prepayment.heard import LocalDays
 from headend.prepayment.model import AccountState, Payment, PaymentState
 from headend.prepayment.notice_texts import Figure, Money
@@ -17,9 +18,13 @@ from headend.prepayment.points_file import PointsRule
 from headend.prepayment.ports import Switchboard
 from headend.prepayment.reconciliation import clear_if_booked
 from headend.prepayment.supply_flags import raise_flag
-from headend.prepayment.supply_store import restores, touch
+from headend.prepayment.supply_store import all_orders, restores, touch
 
 __all__ = ["Till"]
+
+SLOW_S = 5.0  # of a call to the command interface that came to nothing
+AWAY_S = 10.0  # so long after such a call the others are not tried; the channel tells those payments again
+_DAY = timedelta(days=1)
 
 
 class Till:
@@ -46,6 +51,7 @@ class Till:
         self._rule = rule
         self._reversed = reversed_
         self._counted = counted
+        self._tried_from = clock.monotonic()  # no call before
 
     def take(self, payment: Payment) -> Payment:
         """Once, however often it is told. What became of it is durable at return, and the supply desk looks at the account next.
@@ -61,8 +67,22 @@ class Till:
             if not self._is_to_be_told(connection, payment, now):
                 return self._book(connection, payment, now)
             number = fences.raise_fence(connection, payment.account, payment.channel, payment.receipt, now)
-            meters = _meters(connection, payment.account)
+            meters = _meters(connection, payment.account, self._days.today(now))
         for meter in meters:
+            # Who switches nothing has nothing to stop; what is to come back, the supply desk tells until it is heard.
+            with suppress(SwitchedOff):
+                self._tell(meter, payment, number)
+        with self._database.writing("taking a payment") as connection:
+            return self._book(connection, payment, self._clock.now())
+
+    def _tell(self, meter: str, payment: Payment, number: int) -> None:
+        """Raises SwitchboardUnavailable, at once where somebody has just waited in vain: threads that wait are soon all there are."""
+        began = self._clock.monotonic()
+        if began < self._tried_from:
+            raise SwitchboardUnavailable(
+                "the command interface kept a payment waiting a moment ago; tell this one again"
+            )
+        try:
             self._switchboard.payment(
                 meter,
                 reference=f"{payment.channel}:{payment.receipt}",
@@ -71,8 +91,10 @@ class Till:
                 currency=payment.currency,
                 fence=number,
             )
-        with self._database.writing("taking a payment") as connection:
-            return self._book(connection, payment, self._clock.now())
+        except SwitchboardUnavailable:
+            if self._clock.monotonic() - began >= SLOW_S:
+                self._tried_from = self._clock.monotonic() + AWAY_S
+            raise
 
     def reverse(self, channel: str, receipt: str, *, reason: str, by: str = "") -> Payment:
         """The channel took it back: once, with what it had earned, and the customer is told. Raises UnknownPayment."""
@@ -121,5 +143,9 @@ class Till:
             self._reversed(connection, account.id, now, figures)
 
 
-def _meters(connection: Connection, account: str) -> list[str]:
-    return [one.meter for one in meters_of(connection, account) if one.until is None]
+def _meters(connection: Connection, account: str, today: date) -> list[str]:
+    """Those that measure the account, or will: an exchange may be noted ahead of its day. And those that an order is under way for;
+    but none that is another account's by now."""
+    measuring = {one.meter for one in meters_of(connection, account) if one.until is None or one.until >= today - _DAY}
+    asked = {one.meter for one in all_orders(connection, account) if not one.is_final}
+    return sorted(meter for meter in measuring | asked if of_meter(connection, meter) in (None, account))

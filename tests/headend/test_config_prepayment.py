@@ -164,6 +164,19 @@ def test_check_names_every_file_that_cannot_be_used(load: Callable[[str], Config
     assert any("own.toml" in one and "currency" in one for one in prepayment_problems(config))
 
 
+@pytest.mark.parametrize("url", ["sms.example/send", "https://sms.example:post/", "https://", "ftp://sms.example/"])
+def test_an_address_behind_a_reference_is_looked_at_before_the_first_message(
+    load: Callable[[str], Config], tmp_path: Path, url: str
+) -> None:
+    """And is not told: it may hold a secret."""
+    (tmp_path / "url").write_text(url)
+    config = load('[prepayment]\n[[prepayment.channels]]\nname = "a"\nkind = "http"\nurl = "file:url"\n')
+    told = [one for one in prepayment_problems(config) if "channels a" in one]
+    assert told == ["[prepayment] channels a: url of a 'file:url': expected https://host/path"]
+    (tmp_path / "url").write_text("https://sms.example/send?key=1")
+    assert not [one for one in prepayment_problems(config) if "channels a" in one]
+
+
 def test_a_short_salt_is_no_salt(load: Callable[[str], Config], tmp_path: Path) -> None:
     (tmp_path / "short").write_text("1234")
     [told] = prepayment_problems(load('[prepayment]\nidentity_salt = "file:short"\n'))

@@ -1,6 +1,7 @@
 """Prepaid supply inside the service: its calls into its own process, its feed, its outbox, and how it ends."""
 
 import asyncio
+import itertools
 import json
 import sqlite3
 import threading
@@ -26,7 +27,7 @@ from headend.drivers.transport import LineUrl
 from headend.feed import account_event
 from headend.feed.schemas import EVENT_TYPES, schema_of
 from headend.prepaid_settings import PERSON
-from headend.prepaid_supply import InsideCaller, PrepaidSupply
+from headend.prepaid_supply import PAYING_MAX, InsideCaller, PrepaidSupply
 from headend.prepayment import engine
 from headend.prepayment.account_events import ACCOUNT_TYPE
 from headend.prepayment.accounts import Enrolment
@@ -35,7 +36,7 @@ from headend.prepayment.feed_http import HttpFeed
 from headend.prepayment.model import PaymentState, Premises
 from headend.prepayment.outbox_http import HttpOutbox
 from headend.prepayment.ports import OpenProof, OrderState, ProvenNotice
-from headend.prepayment.switchboard_http import CallOverHttp, HttpSwitchboard
+from headend.prepayment.switchboard_http import Asked, CallOverHttp, HttpSwitchboard
 from headend.store.store import Store, open_store
 from headend.store.tokens import Role, Tokens
 from headend.store.writer import inline
@@ -335,6 +336,45 @@ async def test_calls_of_http_do_not_wait_for_the_threads_that_they_keep_busy(tmp
         assert codes == [202] * 60
         booked = await one.supply.ask(office.payments, "A1")
         assert [payment.state for payment in booked] == [PaymentState.BOOKED] * 60
+
+
+async def test_payments_that_wait_for_the_switch_hold_up_nobody_who_only_looks(tmp_path: Path) -> None:
+    async with here(tmp_path) as one:
+        office, inside, answers = one.supply.office, one.supply._call, threading.Event()
+        await one.supply.ask(office.enrol, an_enrolment(), by="test")
+        await one.supply.ask(office.confirm, "A1", by="test")
+        over_loop = inside._call
+
+        def slow(method: str, path: str, **told: Any) -> Asked:
+            if path == "/v1/obligations":
+                answers.wait(30)
+            assert over_loop is not None
+            return over_loop(method, path, **told)
+
+        inside._call = slow  # type: ignore[assignment]
+        cashier = one.bearer("cashier")
+
+        async def pay(number: int) -> int:
+            body = {
+                "channel": "app",
+                "receipt": f"R{number}",
+                "account": "A1",
+                "amount_minor": 100,
+                "currency": "CNY",
+                "paid_at": one.clock.now().isoformat(),
+            }
+            return (await one.client.post("/v1/payments", json=body, headers=cashier)).status_code
+
+        paying = [asyncio.create_task(pay(number)) for number in range(PAYING_MAX + 3)]
+        async with asyncio.timeout(20):
+            refused = [await first for first in itertools.islice(asyncio.as_completed(paying), 3)]
+            assert refused == [503] * 3  # at once; the channel tells them again
+            for _ in range(8):
+                assert (await one.client.get("/v1/accounts/A1", headers=cashier)).status_code == 200
+        answers.set()
+        async with asyncio.timeout(60):
+            codes = await asyncio.gather(*paying)
+        assert sorted(codes) == [202] * PAYING_MAX + [503] * 3
 
 
 async def test_asking_gives_what_the_work_gives_and_raises_what_it_raises(tmp_path: Path) -> None:

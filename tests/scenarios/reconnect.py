@@ -31,6 +31,7 @@ from simulators.dlt645_meter import Dlt645Meter
 from simulators.line import SimulatedLine
 from simulators.load_curve import Kind
 from simulators.meter import MeterModel
+from simulators.relay import Relay
 from simulators.virtual_time import VirtualClock
 from tests.scenarios.street import transport_to
 
@@ -46,10 +47,13 @@ GIVE_UP_S = 1800.0
 
 
 class Fleet(Struct, frozen=True, kw_only=True):
+    """close: how the policy gives supplies back, "directly", or "permit-close" when customers are to press a button themselves."""
+
     lines: int
     meters_per_line: int
     paid: int
     lines_down: int
+    close: str = "directly"
 
     @property
     def meters(self) -> int:
@@ -148,7 +152,7 @@ def table_of(found: Reconnections) -> str:
 
 def _build(folder: Path, clock: VirtualClock, fleet: Fleet) -> _Site:
     source = Path(rows.__file__).parents[1] / "commands" / "policies" / "cn-residential.toml"
-    policy = source.read_text(encoding="utf-8").replace('close = "permit-close"', 'close = "directly"')
+    policy = source.read_text(encoding="utf-8").replace('close = "permit-close"', f'close = "{fleet.close}"')
     (folder / "policy.toml").write_text(policy, encoding="utf-8")
     (folder / "password").write_text("02000000", encoding="ascii")
     parts = [
@@ -242,6 +246,7 @@ def _found(
     """From the feed, as whoever was promised it sees it; and from the meters, whether it is so."""
     line_of = {meter.id: meter.line for meter in site.config.meters}
     took_s, after_return_s, done = [], [], set()
+    proof = "verified" if fleet.close == "directly" else "permitted"
     first = 1
     while texts := site.store.events_after(first - 1, 10_000):
         first += len(texts)
@@ -249,7 +254,7 @@ def _found(
             if b'"obligation"' not in text:
                 continue
             data = json.loads(text)["data"]
-            if data.get("about") != "obligation" or data["state"] != "ended" or data["ended"] != "verified":
+            if data.get("about") != "obligation" or data["state"] != "ended" or data["ended"] != proof:
                 continue
             done.add(data["meter"])
             back_at = returned.get(line_of[data["meter"]])
@@ -257,7 +262,11 @@ def _found(
                 took_s.append(data["took_s"])
             else:
                 after_return_s.append((datetime.fromisoformat(data["at"]) - back_at).total_seconds())
-    missing = [one for one in paid if one not in done or site.meters[one].model.relay.is_open(now)]
+
+    def is_off(relay: Relay) -> bool:
+        return relay.is_open(now) if proof == "verified" else not relay.close_permitted
+
+    missing = [one for one in paid if one not in done or is_off(site.meters[one].model.relay)]
     site.store.close()
     return Reconnections(
         fleet=fleet,

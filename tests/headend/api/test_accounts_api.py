@@ -104,7 +104,24 @@ async def test_what_is_changed_is_there_at_once(tmp_path: Path) -> None:
             "a person has to look first" in one
             for one in (await client.get("/v1/accounts/A1/obstacles", headers=admin)).json()["obstacles"]
         )
-        assert "hold" not in (await change("DELETE", "flags/hold"))["flags"]
+        card = await change("DELETE", "flags/hold")
+        assert "hold" not in card["flags"]
+        listed = (await client.get("/v1/accounts/A1/changes", headers=admin)).json()["changes"]
+        assert listed == card["changes"]
+        assert [(one["by"], one["what"]) for one in listed[::-1]] == [
+            ("token 0", what)
+            for what in (
+                *("enrolled", "confirmed", "contact", "contact", "holder", "amounts", "tariff", "meter"),
+                *("hold", "flag"),
+            )
+        ]
+        newest = (await client.get("/v1/accounts/A1/changes?limit=1", headers=admin)).json()["changes"]
+        assert [(one["before"], one["after"]) for one in newest] == [("hold: a court looks at it (token 0)", "")]
+        far = {"old": "M2", "new": "M3", "day": "2062-03-03"}
+        refused = await client.post("/v1/accounts/A1/meter-exchange", json=far, headers=admin)
+        assert_problem(refused, 422, "bad-input", "2062-03-03", "a year ahead")
+        refused = await client.post("/v1/accounts/A1/move-out", json={"last_day": "2062-03-03"}, headers=admin)
+        assert_problem(refused, 422, "bad-input", "2062-03-03", "a year ahead")
 
 
 async def test_books_are_corrected_once_a_key(tmp_path: Path) -> None:
@@ -277,7 +294,7 @@ async def test_a_customer_is_not_told_what_is_only_for_those_who_work_here(tmp_p
             for path in ("", "/payments", "/notices", "/daily", "/debits")
         ]
         card = (await client.get("/v1/accounts/A1", headers=own)).json()
-        assert (card["flags"], len(card["contacts"]), card["contact"]["by"]) == ({}, 1, "")
+        assert (card["flags"], card["changes"], len(card["contacts"]), card["contact"]["by"]) == ({}, [], 1, "")
         assert card["standing"]["available_minor"] == 1000
         for text in seen:
             assert not any(word in text for word in ("fraud", "token 0", "A777"))

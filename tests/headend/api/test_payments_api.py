@@ -310,3 +310,47 @@ async def test_no_body_makes_a_payment_half_done(tmp_path: Path) -> None:
         assert {f"{one['channel']} {one['receipt']}": one["amount_minor"] for one in [*kept, *booked]} == told
         assert await available(site, client) == sum(one["amount_minor"] for one in booked)
         books_balance(site)
+
+
+async def test_a_receipt_that_is_padded_or_composed_otherwise_is_the_same_receipt(tmp_path: Path) -> None:
+    async with site_of(tmp_path) as (site, client):
+        await site.enrol(client)
+        cashier, admin = site.token("cashier"), site.token("admin")
+        codes = [
+            (await client.post("/v1/payments", json=site.payment(receipt), headers=cashier)).status_code
+            for receipt in ("Ré1", "Ré1 ", " Re\u03011", "RÉ1")
+        ]
+        assert codes == [202, 200, 200, 202]  # another case may be another number
+        assert await available(site, client) == 2000
+        account = await client.post("/v1/payments", json=site.payment("R2", account=" A1 "), headers=cashier)
+        assert account.json()["payment"]["state"] == "booked"
+        back = await client.post("/v1/payments/app/Re\u03011 /reversal", json={"reason": "x"}, headers=admin)
+        assert (back.status_code, back.json()["payment"]["receipt"]) == (200, "Ré1")
+        nothing = await client.post("/v1/payments", json=site.payment("   "), headers=cashier)
+        assert nothing.status_code == 422, nothing.text
+
+
+async def test_nobody_takes_a_receipt_that_our_own_debits_will_have(tmp_path: Path) -> None:
+    async with site_of(tmp_path) as (site, client):
+        await site.enrol(client)
+        told = site.payment("debit:A1:2026-03-03:1", channel="bank-debit", amount_minor=1)
+        answer = await client.post("/v1/payments", json=told, headers=site.token("cashier"))
+        assert_problem(answer, 422, "bad-payment", "debit:")
+        assert await available(site, client) == 0
+
+
+async def test_what_people_write_is_no_formula_in_the_file_either(tmp_path: Path) -> None:
+    async with site_of(tmp_path) as (site, client):
+        await site.enrol(client, "-A2", "M2")
+        cashier, admin = site.token("cashier"), site.token("admin")
+        for receipt, reason in (("R1", "=cmd|' /C calc'!A0"), ("\uff1dR2", "\uff1d1+1"), ("R3", "bounced")):
+            taken = await client.post("/v1/payments", json=site.payment(receipt, account="-A2"), headers=cashier)
+            assert taken.status_code == 202, taken.text
+            gone = await client.post(f"/v1/payments/app/{receipt}/reversal", json={"reason": reason}, headers=admin)
+            assert gone.status_code == 200, gone.text
+        asked = {"channel": "app", "day": "2026-03-02"}
+        file = await client.get("/v1/payments/reconciliation", params=asked, headers=cashier | {"Accept": "text/csv"})
+        cells = [cell for row in csv.DictReader(io.StringIO(file.text)) for cell in row.values()]
+        assert cells
+        assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\uff1d"))]
+        assert "bounced" in cells

@@ -354,6 +354,33 @@ async def test_what_is_not_allowed_is_on_the_record(tmp_path: Path) -> None:
         assert "hdt_" not in str(records)
 
 
+@pytest.mark.parametrize("action", ["open", "stop", "resume", "add protection", "end protection", "forgive", "approve"])
+async def test_who_may_only_look_is_told_the_rule_and_stands_on_the_record(tmp_path: Path, action: str) -> None:
+    async with site_of(tmp_path) as (site, client):
+        asked = await client.put("/v1/limits", json={"per_hour": 1}, headers=site.token("disconnect", person="Ann"))
+        headers = site.token("read", person="Eve")
+        assert await _ask(action, site, client, headers, asked.json()["approval"]["id"]) == 403
+        records = (await client.get("/v1/audit", headers=site.token("admin"))).json()["records"]
+        [refused] = [one["record"] for one in records if one["record"]["kind"] == "access-refused"]
+        assert refused["actor"] == "Eve"
+        denied = await client.put("/v1/stop-switch", json={"reason": "a test"}, headers=headers)
+        assert [(one["rule"], one["version"], one["needed"]) for one in denied.json()["refusals"]] == [
+            ("role", "roles@1", "operate")
+        ]
+
+
+async def test_a_customer_reaches_no_switch_and_no_record_of_one(tmp_path: Path) -> None:
+    async with site_of(tmp_path) as (site, client):
+        plain = site.tokens.create_token("a customer", ("customer",), account="A1")
+        headers = {"Authorization": f"Bearer {plain}"}
+        for action in MATRIX:
+            assert await _ask(action, site, client, headers, "none") == 403, action
+        for path in (*_LOOKS, "/v1/audit"):
+            assert (await client.get(path, headers=headers)).status_code == 403, path
+        tried = await client.post("/v1/policy/check", json={"orders": [site.order("open")]}, headers=headers)
+        assert tried.status_code == 403
+
+
 async def test_the_interface_is_described(tmp_path: Path) -> None:
     async with site_of(tmp_path) as (site, client):
         schema = (await client.get("/schema/openapi.json", headers=site.token("read"))).json()
@@ -400,6 +427,12 @@ MATRIX: dict[str, tuple[tuple[Role, ...], bool]] = {
     "forgive": (ASK, True),
     "forecast": (OPERATE, False),
 }
+
+
+_LOOKS = (
+    *("/v1/commands", "/v1/commands/none", "/v1/obligations", "/v1/obligations/none", "/v1/approvals"),
+    *("/v1/approvals/none", "/v1/stop-switch", "/v1/protections", "/v1/limits", "/v1/policy", "/v1/forecast"),
+)
 
 
 async def _ask(action: str, site: RelaySite, client: httpx.AsyncClient, headers: dict[str, str], waiting: str) -> int:

@@ -89,7 +89,10 @@ async def test_an_account_is_kept_from_the_command_line_alone(tmp_path: Path) ->
         )
         entries = await cashier("entries", "A1")
         assert "-5.67" in entries.stdout
-        assert "-5.67 CNY" in (await cashier("show", "A1")).stdout
+        shown = (await cashier("show", "A1")).stdout
+        assert "-5.67 CNY" in shown
+        assert "token 1: tariff flat → year" in shown
+        assert "token 0: contact +8613812345678, zh → +8613900000000, en" in shown
         told = await cashier("notices", "A1")
         assert "agreement" in told.stdout
         token = await cashier("token", "A1")

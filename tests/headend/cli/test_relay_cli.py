@@ -32,6 +32,37 @@ async def test_a_refusal_names_rule_version_and_what_is_needed(tmp_path: Path) -
         assert [one["rule"] for one in json.loads(shown.stdout)["refusals"]] == ["proof", "notice"]
 
 
+async def test_a_refused_order_says_the_same_when_it_is_looked_up_later(tmp_path: Path) -> None:
+    async with site_of(tmp_path) as (site, client):
+        await site.make_ready(client)
+        ann = site.token("disconnect", person="Ann")
+        await cli(site, "relay", "open", "M000001", "--reason", "arrears", who=ann)
+        listed = await cli(site, "relay", "list", who=ann)
+        assert "the order has no balance proof" in listed.stdout
+        identity = listed.stdout.splitlines()[1].split()[0]
+        shown = " ".join((await cli(site, "relay", "show", identity, who=ann)).stdout.split())
+        assert "proof (cn-residential@" in shown
+        assert "needed: account, balance, currency" in shown
+        assert "notice (cn-residential@" in shown
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("list", "--limit", "0"),
+        ("list", "--state", "nope"),
+        ("show", "nope"),
+        ("cancel", "nope", "--reason", "x"),
+    ],
+)
+async def test_with_json_a_problem_is_json_too(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    async with site_of(tmp_path) as (site, client):
+        await site.make_ready(client)
+        done = await cli(site, "relay", *arguments, "--json", who=site.token("operate"))
+        assert done.exit_code == 2
+        assert json.loads(done.stdout)["status"] in (400, 404)
+
+
 async def test_an_order_without_an_outcome_in_time_says_so_and_is_there_later(tmp_path: Path) -> None:
     async with site_of(tmp_path) as (site, client):
         await site.make_ready(client)
@@ -56,7 +87,7 @@ async def test_an_order_without_an_outcome_in_time_says_so_and_is_there_later(tm
         stopped = await cli(site, "relay", "stop", "--reason", "storm", who=operator)
         assert (stopped.exit_code, "stopped" in stopped.stdout) == (0, True)
         denied = await cli(site, "relay", "resume", "--reason", "over", who=operator)
-        assert (denied.exit_code, "role disconnect" in denied.output) == (2, True)
+        assert (denied.exit_code, "needed: disconnect" in denied.output) == (2, True), denied.output
         owed = await cli(site, "obligations", who=operator)
         assert (owed.exit_code, owed.stdout.strip()) == (0, "nothing is owed")
 
@@ -67,12 +98,16 @@ async def test_two_people_release_what_is_in_quarantine(tmp_path: Path) -> None:
         ann, carl = site.token("disconnect", person="Ann"), site.token("disconnect", person="Carl")
         bob = site.token("approve", person="Bob")
         held = (await client.post("/v1/commands", json=site.order("open"), headers=ann)).json()["command"]["id"]
+        told = (await cli(site, "relay", "show", held, who=ann)).stdout
+        assert [word in told for word in ("limit per_hour", "policy    governor@", "needed")] == [True] * 3, told
         asked = await cli(site, "approvals", "ask", "release", held, "--json", who=carl)
         approval = json.loads(asked.stdout)
         listed = await cli(site, "approvals", "list", who=bob)
         assert approval["id"] in listed.stdout
         seen = await cli(site, "approvals", "show", approval["id"], who=bob)
         assert approval["digest"] in seen.stdout
+        other = await cli(site, "approvals", "approve", approval["id"], "--digest", "0" * 64, who=bob)
+        assert (other.exit_code, "approval (roles@1): " in other.output, "needed: " in other.output) == (2, True, True)
         done = await cli(site, "approvals", "approve", approval["id"], "--digest", approval["digest"], who=bob)
         assert (done.exit_code, "1 command(s) went on" in done.stdout) == (0, True)
 

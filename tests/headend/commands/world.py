@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from msgspec import Struct
-from sqlalchemy import Connection
+from sqlalchemy import Connection, bindparam, func, select
 
 from headend.audit.record import AuditRecord
 from headend.commands.aftercare import Aftercare
@@ -29,7 +29,8 @@ from headend.commands.journal import Journal
 from headend.commands.model import BalanceProof, CapturedRegister, Command, Kind, Order, Refusal
 from headend.commands.obligations import Obligation, Spread
 from headend.commands.trust import ClockTrust
-from headend.drivers.errors import DriverError, LineDown, MeterSwapped
+from headend.database.hot import HotStatement
+from headend.drivers.errors import DriverError, LineDown, MeterSwapped, StopOrder
 from headend.drivers.relay import (
     Identity,
     Look,
@@ -44,13 +45,19 @@ from headend.drivers.relay import (
 )
 from headend.errors import StoreUnavailable
 from headend.model import Event, MeterRecord
+from headend.store.commands_tables import command_payments
 from headend.store.store import Store
 from headend.store.tables import metadata
 from simulators.virtual_time import VirtualClock
+from tests.headend.commands.light_store import LightStore
 
 T = TypeVar("T")
 Work = Callable[[Connection], tuple[T, Sequence[Any]]]
 
+_PAYMENTS = HotStatement(
+    select(func.count()).select_from(command_payments).where(command_payments.c.meter == bindparam("meter_is")),
+    "meter_is",
+)
 EXCHANGE_S = 0.25
 SILENCE_S = 1.5
 
@@ -226,7 +233,7 @@ class Hold:
 
 
 class World:
-    """meters: how many; per_line of them on each line. folder: of the store."""
+    """meters: how many; per_line of them on each line. folder: of the store. light: instead of one that lasts."""
 
     def __init__(
         self,
@@ -237,16 +244,22 @@ class World:
         per_line: int = 5,
         folder: Path | None = None,
         commit_s: float = 0.004,
+        light: LightStore | None = None,
     ) -> None:
         self.clock = clock
         self.random = random_
         self.commit_s = commit_s
         self.asleep_s = 0.0
-        self._folder = None if folder is not None else tempfile.TemporaryDirectory(dir=_fast_folder())
-        path = Path(self._folder.name) if self._folder is not None else folder
-        assert path is not None
-        self.store = Store(f"sqlite:///{path / 'commands.db'}", "test", busy_timeout_s=1.0)
-        metadata.create_all(self.store.engine)
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._store: Store | LightStore
+        if light is not None:
+            self._store = light
+        else:
+            if folder is None:
+                self._folder = tempfile.TemporaryDirectory(dir=_fast_folder())
+                folder = Path(self._folder.name)
+            self._store = Store(f"sqlite:///{folder / 'commands.db'}", "test", busy_timeout_s=1.0)
+            metadata.create_all(self._store.engine)
         self.meters: dict[str, SimMeter] = {}
         for number in range(meters):
             record = MeterRecord(
@@ -266,7 +279,6 @@ class World:
         self.gate = OpenGate(self)
         self.is_store_broken = False
         self.synchronised: bool | None = True
-        self.paid: dict[str, int] = {}
         self.is_stopped = False
         self.events: list[Event] = []
         self.escalations: list[Obligation] = []
@@ -277,8 +289,13 @@ class World:
         self.stall: Callable[[], float] = lambda: 0.0
         self._one_at_a_time = asyncio.Lock()
 
+    @property
+    def store(self) -> Store:
+        assert isinstance(self._store, Store)
+        return self._store
+
     def close(self) -> None:
-        self.store.close()
+        self._store.close()
         if self._folder is not None:
             self._folder.cleanup()
 
@@ -322,7 +339,7 @@ class World:
                 if self.is_store_broken:
                     raise StoreUnavailable(f"{doing}: disk full; nothing was stored by this call")
                 try:
-                    result, _ = self.store.transact(self._noting(work), doing)
+                    result, _ = self._store.transact(self._noting(work), doing)
                 except BaseException:
                     self.audit.rolled_back()
                     raise
@@ -342,6 +359,10 @@ class World:
             return result, items
 
         return noting
+
+    def payments_of(self, meter: str) -> int:
+        """How many are durable now."""
+        return self._store.transact(lambda connection: (_PAYMENTS.all(connection, meter), ()), "counting")[0][0][0]  # type: ignore[no-any-return]
 
     def new_id(self) -> str:
         return f"c{next(self._ids):07d}"
@@ -398,6 +419,8 @@ class WorldSwitch:
             check_age(meter.line, world.clock.monotonic() - durable_at)
             if meter.line in world.down:
                 raise LineDown(meter.line, "lost")
+            if world.clock.now() >= expires_at:  # as the drivers do, whatever they were given
+                raise StopOrder(f"the order was good until {expires_at.isoformat()}")
             look()
             sent_at = world.clock.now()
             self._leaves(simulated, kind, command_id, expires_at)
@@ -456,7 +479,7 @@ class WorldSwitch:
                 monotonic=world.clock.monotonic(),
                 audited=("sending", command_id) in world.audit.subjects,
                 stopped=world.is_stopped,
-                paid=world.paid.get(simulated.record.id, 0),
+                paid=world.payments_of(simulated.record.id),
                 expires_at=expires_at,
             )
         )
@@ -522,6 +545,7 @@ class Room:
             clock=world.clock,
             random_=random.Random(world.random.random()),
             on_escalation=world.escalations.append,
+            turn_s=self.desk.turn_s,
         )
         self.aftercare = Aftercare(self.journal, self.executor.carrier, world, clock=world.clock)
         self._tasks: list[asyncio.Task[None]] = []

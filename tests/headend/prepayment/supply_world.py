@@ -23,10 +23,11 @@ from headend.prepayment.books import balance_of, post
 from headend.prepayment.database import Database
 from headend.prepayment.errors import SwitchboardUnavailable
 from headend.prepayment.heard import LocalDays
+from headend.prepayment.mailroom import Mailroom
 from headend.prepayment.model import Account, Cause, Entry, Payment, Premises, customer_book
 from headend.prepayment.notice_plan import NoticePlan, load_plan
 from headend.prepayment.notice_texts import load_texts
-from headend.prepayment.notices import Channel, Mailroom
+from headend.prepayment.notices import Channel
 from headend.prepayment.ports import Delivery, Message, OpenProof, OrderState, ProvenNotice, Supply
 from headend.prepayment.supply_desk import Standing, SupplyDesk
 from headend.prepayment.supply_tables import episodes
@@ -302,6 +303,7 @@ class Program:
             plan=self.plan,
             still=self.desk.still,
             settled=self.desk.settled,
+            clock=TownClock(self.town),
         )
         self.till = Till(
             self.database, self.switch, LocalDays(self.plan.zone), TownClock(self.town), reversed_=self.desk.reversed

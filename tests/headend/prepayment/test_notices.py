@@ -62,8 +62,12 @@ def test_figures_are_written_as_people_read_them() -> None:
     assert "欠费12.05元" in texts.write("used-up", "zh", "A1", FIGURES).text
     assert "2026-03-10 00:00" in texts.write("used-up", "zh", "A1", FIGURES).text
     assert "you owe 12.05 yuan" in texts.write("used-up", "en", "A1", FIGURES).text
-    assert "about 3 days" in texts.write("low", "en", "A1", FIGURES).text
+    assert "covers 3 days" in texts.write("low", "en", "A1", FIGURES).text
     assert "14 min after" in texts.write("restored", "en", "A1", FIGURES).text
+    assert "41 s after" in texts.write("restored", "en", "A1", FIGURES | {"took": timedelta(seconds=41)}).text
+    soon = FIGURES | {"deadline": datetime(2026, 3, 9, 16, 0, 20, tzinfo=UTC)}
+    assert "2026-03-10 00:00:20" in texts.write("last-warning", "zh", "A1", soon).text
+    assert "（手机应用，" in texts.write("reversed", "zh", "A1", FIGURES).text
     assert texts.write("low", "fr", "A1", FIGURES) == texts.write("low", "zh", "A1", FIGURES)
 
 

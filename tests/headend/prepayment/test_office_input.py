@@ -68,6 +68,14 @@ REFUSED: list[tuple[type[PrepaymentError], str, Call]] = [
     (BadContact, "no phone number", lambda w, o: o.enrol(w.enrolment("A5", "M0005", phone="12"), by="x")),
     (BadInput, "language 'fr'", lambda w, o: o.enrol(w.enrolment("A5", "M0005", language="fr"), by="x")),
     (BadInput, "by ''", lambda w, o: o.enrol(w.enrolment("A5", "M0005"), by="")),
+    (BadInput, r"name 'Li\x00Hua'", lambda w, o: o.enrol(w.enrolment("A5", "M0005", name="Li\0Hua"), by="x")),
+    (BadInput, "identity", lambda w, o: o.enrol(w.enrolment("A5", "M0005", identity="11\n22"), by="x")),
+    (BadInput, "name", lambda w, o: o.enrol(w.enrolment("A5", "M0005", name="\ud83d"), by="x")),
+    (
+        BadInput,
+        "address",
+        lambda w, o: o.enrol(w.enrolment("A5", "M0005", premises=Premises(id="P5", address="1\x1b[2J")), by="x"),
+    ),
     (UnknownAccount, "A9", lambda w, o: o.confirm("A9", by="x")),
     (NotEligible, "is active", lambda w, o: o.confirm(A, by="x")),
     (BadInput, "opens_on", lambda w, o: o.confirm("A0003", by="x", opens_on=w.today - DAY)),
@@ -82,6 +90,8 @@ REFUSED: list[tuple[type[PrepaymentError], str, Call]] = [
     (UnknownAccount, "A9", lambda w, o: o.change_holder("A9", "C1", by="x")),
     (NotEligible, "not known", lambda w, o: o.change_holder(A, "C9", by="x")),
     (NotEligible, "name and identity", lambda w, o: o.change_holder(A, "C9", name="Wu", by="x")),
+    (BadInput, "name", lambda w, o: o.change_holder(A, "C9", name="Wu\0", identity="9", by="x")),
+    (BadInput, "bank", lambda w, o: o.change_amounts(A, reminder_minor=1, topup_minor=1, bank="b\0", by="x")),
     (NotEligible, "another document", lambda w, o: o.change_holder(A, f"C{A}", name="Wu", identity="9", by="x")),
     (AccountClosed, "was closed", lambda w, o: o.change_holder("A0004", f"C{A}", by="x")),
     (NotEligible, "expected both", lambda w, o: o.change_amounts(A, reminder_minor=1, topup_minor=1, bank="", by="x")),
@@ -89,7 +99,12 @@ REFUSED: list[tuple[type[PrepaymentError], str, Call]] = [
     (NotEligible, "tariff 'yen'", lambda w, o: o.change_tariff(A, "yen", by="x")),
     (NotEligible, "none of ours", lambda w, o: o.exchange_meter(A, M, "M-other", w.today, by="x")),
     (NotEligible, "does not measure", lambda w, o: o.exchange_meter(A, "M0005", "M0006", w.today, by="x")),
+    (BadInput, "a year ahead at most", lambda w, o: o.exchange_meter(A, M, "M0006", date(2062, 3, 2), by="x")),
+    (BadInput, "a year ahead at most", lambda w, o: o.move_out(A, date(2062, 3, 2), by="x")),
+    (BadInput, "a year ahead at most", lambda w, o: o.move_out(A, w.today + 367 * DAY, by="x")),
     (UnknownAccount, "A9", lambda w, o: o.move_out("A9", D, by="x")),
+    (UnknownAccount, "A9", lambda w, o: o.changes("A9")),
+    (BadInput, "limit 0", lambda w, o: o.changes(A, limit=0)),
     (NotSettled, "began on", lambda w, o: o.move_out(A, D - DAY, by="x")),
     (AccountClosed, "was closed", lambda w, o: o.move_out("A0004", D, by="x")),
     (UnknownAccount, "A9", lambda w, o: o.hold("A9", "because", by="x")),
@@ -102,6 +117,7 @@ REFUSED: list[tuple[type[PrepaymentError], str, Call]] = [
         lambda w, o: o.tell_use("M0008", D, {"1-0:1.8.0": Decimal(1)}, by="x", note=""),
     ),
     (BadTelling, "is not over", lambda w, o: o.tell_use(M, w.today, {"1-0:1.8.0": Decimal(1)}, by="x", note="")),
+    (BadInput, "note", lambda w, o: o.tell_use(M, D, {"1-0:1.8.0": Decimal(1)}, by="x", note="seen\0")),
     (BadPayment, "amount_minor -5", lambda w, o: o.take(w.payment(-5))),
     (BadPayment, "currency 'XXX'", lambda w, o: o.take(w.payment(5, currency="XXX"))),
     (BadPayment, "channel 'sea'", lambda w, o: o.take(w.payment(5, channel="sea"))),
@@ -137,13 +153,13 @@ REFUSED: list[tuple[type[PrepaymentError], str, Call]] = [
 
 def test_what_cannot_be_is_refused_in_words_and_changes_nothing(world: OfficeWorld) -> None:
     before = [world.office.card(one) for one in (A, "A0003", "A0004")]
-    entries = world.office.entries(A)
+    entries, changes = world.office.entries(A), world.office.changes(A)
     for kind, words, call in REFUSED:
         with pytest.raises(kind) as refused:
             call(world, world.office)
         assert words in str(refused.value), str(refused.value)
     assert [world.office.card(one) for one in (A, "A0003", "A0004")] == before
-    assert world.office.entries(A) == entries
+    assert (world.office.entries(A), world.office.changes(A)) == (entries, changes)
     assert [card.account.id for card in world.office.search()] == [A, "A0003", "A0004"]
 
 
@@ -187,3 +203,18 @@ def test_a_plan_with_waits_of_seconds_must_say_that_it_is_a_trial() -> None:
     loud = text.replace('quiet = { start = "20:00", end = "08:00" }', 'quiet = "none"')
     plan = parse_plan(loud, "loud")
     assert all(plan.may_send("low", NIGHT + place * HOUR) for place in range(24))
+
+
+def test_while_the_bank_does_not_say_whether_it_drew_nothing_is_disconnected(tmp_path: Path) -> None:
+    bank = BankBook()
+    world = OfficeWorld(tmp_path, bank=bank)
+    world.open(topup_minor=3000, bank="AG-1")
+    bank.loses_answers = 10**6
+    while not bank.asked:
+        world.pass_time(HOUR)
+    assert "a payment is on its way" in world.office.why_not(A)
+    bank.drawn.clear()
+    bank.loses_answers, bank.refusals = 0, ["no cover"] * 10**3
+    world.pass_time(2 * HOUR)
+    assert "a payment is on its way" not in world.office.why_not(A)
+    world.aclose()

@@ -129,7 +129,7 @@ def test_one_tick_of_settlement_ends_after_its_piece_of_time(tmp_path: Path) -> 
     by_name = {duty.name: duty for duty in world.duties}
     assert by_name["intake"].tick(world.town.now) == 3
     world.database.writing = slow(world)  # type: ignore[method-assign]
-    world.office._desks.settlement._batch = 1
+    world.office._parts.desks.settlement._batch = 1
     assert [by_name["settlement"].tick(world.town.now) for _ in range(4)] == [1, 1, 1, 0]
     assert list(by_name)[:2] == ["intake", "settlement"]
     assert list(by_name).index("desk") < list(by_name).index("mailroom") < list(by_name).index("hand-over")

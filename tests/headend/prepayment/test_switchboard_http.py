@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import httpx
+import msgspec
 import pytest
 
-from headend.prepayment.errors import SwitchboardUnavailable
+from headend.prepayment.errors import SwitchboardUnavailable, SwitchedOff
 from headend.prepayment.ports import OpenProof, ProvenNotice
-from headend.prepayment.switchboard_http import CallOverHttp, CallOverLoop, HttpSwitchboard
+from headend.prepayment.switchboard_http import Asked, CallOverHttp, CallOverLoop, HttpSwitchboard
 from tests.headend.api.relay_site import RelaySite, site_of
 
 T = TypeVar("T")
@@ -92,3 +93,63 @@ async def test_a_head_end_that_does_not_answer_or_know_us_is_told_as_unavailable
             await asyncio.to_thread(asking(site.url, {}))
         with pytest.raises(SwitchboardUnavailable, match="GET /v1/commands"):
             await asyncio.to_thread(asking("http://127.0.0.1:9", {}))
+
+
+async def test_a_switch_that_is_turned_off_in_the_configuration_is_told_apart_from_one_that_has_nothing_to_do(
+    tmp_path: Path,
+) -> None:
+    """A payment goes on; a credit that is to bring a supply back is told again when it switches."""
+    async with site_of(tmp_path, enabled=False) as (site, _):
+        headers = site.token("operate", "read")
+
+        def tell(meter: str) -> None:
+            with httpx.Client(base_url=site.url, headers=headers, timeout=20) as own:
+                HttpSwitchboard(CallOverHttp(own)).payment(
+                    meter, reference="app:R1", paid_at=site.clock.now(), amount_minor=1, currency="CNY", fence=1
+                )
+
+        with pytest.raises(SwitchedOff, match="switches nothing"):
+            await asyncio.to_thread(tell, METER)
+
+
+class Listed:
+    """The other end of the list of commands: this many that asked for the state of the supply, after one that opened it."""
+
+    def __init__(self, asked: int) -> None:
+        at = "2026-03-02T00:00:00Z"
+        kinds = ["status"] * asked + ["open"]
+        self.commands = [
+            {"id": f"c{number}", "state": "verified", "kind": kind, "changed_at": at, "is_final": True}
+            for number, kind in enumerate(kinds)
+        ]
+
+    def __call__(self, method: str, path: str, *, query: dict[str, str] | None = None, body: object = None) -> Asked:
+        assert query is not None
+        if path == "/v1/obligations":
+            return Asked(200, b'{"obligations": []}')
+        start = int(query["after"][1:]) + 1 if "after" in query else 0
+        page = self.commands[start : start + int(query["limit"])]
+        return Asked(200, msgspec.json.encode({"commands": page}))
+
+
+@pytest.mark.parametrize("asked", [0, 9, 10, 99, 100, 250])
+def test_a_supply_is_off_however_often_somebody_has_only_looked_since(asked: int) -> None:
+    assert HttpSwitchboard(Listed(asked)).supply(METER) == "off"
+
+
+def test_a_meter_of_which_thousands_of_looks_are_known_and_no_switching_is_not_taken_to_be_on() -> None:
+    with pytest.raises(SwitchboardUnavailable, match="5000"):
+        HttpSwitchboard(Listed(5000)).supply(METER)
+
+
+async def test_a_call_to_a_head_end_that_has_just_ended_is_told_as_unavailable() -> None:
+    client = httpx.AsyncClient(base_url="http://inside")
+    await client.aclose()
+    ending = HttpSwitchboard(CallOverLoop(client, asyncio.get_running_loop()))
+    with pytest.raises(SwitchboardUnavailable, match="stopping"):
+        await asyncio.to_thread(ending.supply, METER)
+    loop = asyncio.new_event_loop()
+    loop.close()
+    ended = HttpSwitchboard(CallOverLoop(client, loop))
+    with pytest.raises(SwitchboardUnavailable, match="stopped"):
+        await asyncio.to_thread(ended.supply, METER)

@@ -1,0 +1,111 @@
+"""What the office works with: what the utility decided, what is outside, and the parts that are made of it."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Executor
+
+from msgspec import Struct
+from sqlalchemy import Connection
+
+from headend.clock import Clock
+from headend.prepayment import autopay
+from headend.prepayment.autopay import Autopay
+from headend.prepayment.database import Database
+from headend.prepayment.duties import Desks
+from headend.prepayment.heard import LocalDays
+from headend.prepayment.intake import Intake
+from headend.prepayment.letter_drafts import LetterDrafts
+from headend.prepayment.mailroom import Mailroom
+from headend.prepayment.notice_plan import NoticePlan
+from headend.prepayment.notice_texts import NoticeTexts
+from headend.prepayment.notices import Channel
+from headend.prepayment.outlook import SettledOutlook
+from headend.prepayment.patience import PatientSwitchboard
+from headend.prepayment.points_file import PointsRule
+from headend.prepayment.ports import Bank, Feed, Outbox, Switchboard
+from headend.prepayment.relay_events import RelayFollower
+from headend.prepayment.settlement import Settlement
+from headend.prepayment.supply_desk import SupplyDesk
+from headend.prepayment.supply_store import touch_all
+from headend.prepayment.tariff import Tariff
+from headend.prepayment.till import Till
+
+__all__ = ["Outside", "Parts", "Settings", "parts_of"]
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What the utility decided. tariffs: all versions by name. rule: what top-ups earn, None for nothing. limits: of automatic top-up,
+    None for those of the program. salt: for the digests of identity documents; another one, and nobody is known by his document."""
+
+    plan: NoticePlan
+    texts: NoticeTexts
+    tariffs: Mapping[str, Sequence[Tariff]]
+    rule: PointsRule | None = None
+    limits: autopay.Limits | None = None
+    salt: bytes
+
+
+class Outside(Struct, frozen=True, kw_only=True):
+    """What prepaid supply needs from elsewhere. bank: None where nobody draws. our_meters: asset numbers that the utility reads.
+
+    senders: MAIL_THREADS threads for messages, ended by whoever made them; None: messages are sent one by one.
+    """
+
+    feed: Feed
+    switch: Switchboard
+    outbox: Outbox
+    channels: Sequence[Channel]
+    bank: Bank | None = None
+    our_meters: Callable[[], Collection[str]]
+    senders: Executor | None = None
+
+
+class Parts(Struct, frozen=True, kw_only=True):
+    desks: Desks
+    till: Till
+    outlook: SettledOutlook
+
+
+def parts_of(database: Database, settings: Settings, outside: Outside, *, days: LocalDays, clock: Clock) -> Parts:
+    plan, texts = settings.plan, settings.texts
+    letters = LetterDrafts(plan, texts)
+    outlook = SettledOutlook(days, tariffs=settings.tariffs if plan.count_today else None)
+    patient = PatientSwitchboard(outside.switch, clock)
+    desk = SupplyDesk(database, patient, plan=plan, texts=texts, outlook=outlook)
+    till = Till(
+        database,
+        outside.switch,
+        days,
+        clock,
+        rule=settings.rule,
+        reversed_=desk.reversed,
+        counted=desk.counted_minor,
+    )
+
+    def heard(connection: Connection, some: Sequence[str]) -> None:
+        """Their balances may say something else now, in the middle of a day."""
+        touch_all(connection, some, clock.now())
+
+    desks = Desks(
+        database=database,
+        intake=Intake(database, outside.feed, days, heard=heard if plan.count_today else None),
+        settlement=Settlement(database, settings.tariffs, days),
+        autopay=None
+        if outside.bank is None
+        else Autopay(database, outside.bank, till.take, days, clock, limits=settings.limits, answered=letters.debit),
+        follower=RelayFollower(database, outside.feed, plan=plan, texts=texts),
+        desk=desk,
+        mailroom=Mailroom(
+            database,
+            outside.channels,
+            plan=plan,
+            still=desk.still,
+            settled=desk.settled,
+            clock=clock,
+            senders=outside.senders,
+        ),
+        switch=patient,
+        outbox=outside.outbox,
+        letters=letters,
+        clock=clock,
+    )
+    return Parts(desks=desks, till=till, outlook=outlook)

@@ -1,0 +1,52 @@
+"""A year of prepaid supply in virtual time: every account's money to the last digit, and nobody cut who should not be.
+
+The normal run is a town of few households for some weeks around a leap day; `--prepaid-accounts 1000` is the year. What is checked, and
+where, stands in prepaid_year/checker.py.
+"""
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.prepaid_year.checker import table_of
+from tests.scenarios.prepaid_year.world import FIRST, Year
+
+FULL = 200  # households from which on it is the whole year
+DAYS, DAYS_FULL = 40, 366
+NEAR_THE_LEAP_DAY = date(2028, 2, 14)
+HAPPENS = (
+    "paid by app", "paid by bank", "paid by counter", "paid by collection-point", "paid by agent", "paid by bank-debit",
+    "meter exchanged, same number", "meter exchanged, other number", "use told by a person", "read back-filled", "read found suspect",
+    "day revised", "moved out", "final settlement", "contact changed", "phone unreachable", "tariff changed", "payment reversed",
+    "payment unmatched", "payment assigned", "payment told twice", "payment told again", "switch away for hours", "held", "adjusted",
+)  # fmt: skip
+
+
+def test_a_year_of_many_households(
+    tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    accounts: int = request.config.getoption("--prepaid-accounts", default=12)
+    is_full = accounts >= FULL
+    first = FIRST if is_full else NEAR_THE_LEAP_DAY
+    year = Year(tmp_path, accounts, seed=28, crashes=0.0004 if is_full else 0.003, first=first)
+    try:
+        year.live(DAYS_FULL if is_full else DAYS)
+        year.checker.check_end()
+    finally:
+        year.aclose()
+    assert year.town.deaths > 10
+    assert year.phones.counts["low"] >= 5
+    assert year.events.count > 10
+    if not is_full:
+        return
+    assert not [what for what in HAPPENS if what not in year.counts]
+    assert year.switch.opened > 200
+    assert len(year.checker.back) > 150
+    with capsys.disabled():
+        print(f"\n{len(year.households)} accounts in {DAYS_FULL} days, {year.town.deaths} deaths of the program")
+        print(f"  opened {year.switch.opened}, closed {year.switch.closed}, refused {year.switch.refused}")
+        print(f"  messages {year.phones.counts}")
+        print("\n".join(f"  {what}: {count}" for what, count in sorted(year.counts.items())))
+        print("from the payment to the light:")
+        print(table_of(year.checker.back))
