@@ -28,7 +28,8 @@ class Sight(Struct, frozen=True, kw_only=True):
 
     witness: None when only its register was read. energy_kwh_since_cut: by how much its register has gone up since the supply was
     opened; power_w: what it measures now, without sign; None when that is not known. is_reconnecting: a close is under way. is_owed:
-    a payment's debt is open.
+    a payment's debt is open. is_in_doubt: nobody knows what a close has done since, so power is no surprise. is_our_open: a command
+    opened it; False: it was only seen open, and nobody here wants it to stay so.
     """
 
     at: datetime
@@ -37,6 +38,8 @@ class Sight(Struct, frozen=True, kw_only=True):
     power_w: Decimal | None = None
     is_reconnecting: bool = False
     is_owed: bool = False
+    is_in_doubt: bool = False
+    is_our_open: bool = True
 
 
 def alarms_of(supply: Supply, sight: Sight) -> dict[str, str]:
@@ -46,20 +49,21 @@ def alarms_of(supply: Supply, sight: Sight) -> dict[str, str]:
     contact = "unknown" if witness is None else witness.contact
     flows = witness is not None and witness.current_a is not None and abs(witness.current_a) >= CURRENT_A_MIN
     paid_at = supply.paid_at if sight.is_owed or _is_paid(supply) else None
-    if contact == "open" and not flows and paid_at is not None and sight.at - paid_at > PAID_GRACE:
+    if contact in ("open", "permitted") and not flows and paid_at is not None and sight.at - paid_at > PAID_GRACE:
         running = ", and a close is under way" if sight.is_reconnecting else ""
         found[PAID_BUT_DARK] = f"paid {paid_at:%Y-%m-%d %H:%M}Z, and the contact is open{running}"
-    if supply.contact == "open":
+    if supply.contact == "open" and not sight.is_in_doubt:
+        cut = f"{'opened' if sight.is_our_open else 'seen open'} by command {supply.by}"
         used, power_w = sight.energy_kwh_since_cut, sight.power_w
         if flows and contact != "closed":
             assert witness is not None
-            found[CUT_BUT_CONSUMING] = f"cut by command {supply.by}, and {witness.current_a} A flow"
+            found[CUT_BUT_CONSUMING] = f"{cut}, and {witness.current_a} A flow"
         elif power_w is not None and power_w >= POWER_W_MIN and contact != "closed":
-            found[CUT_BUT_CONSUMING] = f"cut by command {supply.by}, and {power_w.normalize():f} W are measured"
+            found[CUT_BUT_CONSUMING] = f"{cut}, and {power_w.normalize():f} W are measured"
         elif used is not None and used >= ENERGY_KWH_MIN:
-            found[CUT_BUT_CONSUMING] = f"cut by command {supply.by}, and {used} kWh were counted since"
-        if contact == "closed" and not sight.is_reconnecting:
-            found[CLOSED_BUT_SHOULD_BE_OPEN] = f"command {supply.by} opened it, and the contact is closed"
+            found[CUT_BUT_CONSUMING] = f"{cut}, and {used} kWh were counted since"
+        if contact == "closed" and not sight.is_reconnecting and sight.is_our_open:
+            found[CLOSED_BUT_SHOULD_BE_OPEN] = f"{cut}, and the contact is closed"
     return found
 
 

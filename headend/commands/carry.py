@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from headend.clock import Clock
 from headend.commands.agenda import Job
@@ -110,7 +111,8 @@ class Carrier:
         order, meter = command.order, command.meter
         soon = now + timedelta(seconds=AGAIN_S)
         if (fenced := fence_objection(order, self._journal.supply(meter))) is not None:
-            return Objection(event=Event.FENCED, note={"problem": fenced[0], "needed": fenced[1]})
+            note = {"problem": fenced[0], "rule": "fence", "needed": fenced[1], "policy": self._gate.version}
+            return Objection(event=Event.FENCED, note=note)
         if self._journal.is_forbidden(meter):
             note = {"problem": "a payment for this meter is being written down"}
             return Objection(event=Event.HELD_BACK, note=note, again_at=now + timedelta(seconds=1))
@@ -203,7 +205,7 @@ class Carrier:
                 if stopped or fence_objection(command.order, page.supply(command.meter)) is not None:
                     return False
                 if (over := self._gate.admit(page.connection, command)) is not None:
-                    note = {"rule": over.rule, "limit": over.text, "needed": over.needed}
+                    note = {"rule": over.rule, "limit": over.text, "needed": over.needed, "policy": over.version}
                     page.step(identity, Event.WENT_OVER_LIMIT, actor=HEAD_END, note=note)
                     return False
             # Under this policy it was looked at last; it may have been accepted under another one.
@@ -317,6 +319,8 @@ class Carrier:
         before = None if sent is None else sent.before
         witnesses: list[Witness] = []
         began = self._clock.monotonic()
+        # Of one that was answered the journal knows the reply already.
+        is_unknown = sent is None and command.state is State.SENDING
         found = verdict(command.kind, sent, witnesses, before=before)
         for look_s in LOOKS_S:
             if not await self._wait(job, began + look_s):
@@ -327,6 +331,8 @@ class Carrier:
             found = verdict(command.kind, sent, witnesses, before=before, settled=look_s >= LOOKS_S[-1])
             if found.state is State.VERIFIED:
                 break
+        if is_unknown:
+            found = replace(found, evidence={"reply": "not known: found in flight", **found.evidence})
         await self.settle(command.id, found, witnesses[-1] if witnesses else None)
 
     async def settle(self, identity: str, found: Verdict, witness: Witness | None) -> None:

@@ -128,9 +128,13 @@ class DebtKeeper:
         """Try it. True: it could not be, for a command that is not its own, such as the close of a debt that was forgiven."""
         if not debt.is_open:
             return False
-        # Behind a look that found the supply off comes the first close, and it may be one of many.
+        active = page.active_of(debt.meter)
+        if any(command.obligation == debt.id for _, command in active):
+            return False
+        # Behind a look that found the supply off comes the first close, and it may be one of many. A turn that is asked for is taken:
+        # what only looks yet, or cannot be sent now, must not have those of others.
         has_looked = bool(debt.command) and page.command(debt.command).kind is Kind.STATUS
-        wait_s = self._turn_s(debt.meter) if has_looked else 0.0
+        wait_s = self._turn_s(debt.meter) if has_looked and not active else 0.0
         if self._intake.try_debt(page, debt, wait_s=wait_s) is not None:
             return False
         return all(command.obligation != debt.id for _, command in page.active_of(debt.meter))

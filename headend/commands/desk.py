@@ -327,8 +327,9 @@ class Desk:
         """is_first: an open is under way, and what it takes off the feeder comes back at once. looks_first: see `Intake.try_debt`."""
         debt = self.intake.new_debt(page, meter=meter, cause="payment", reference=payment.reference)
         debt = self.intake.owe(page, replace(debt, since=min(payment.paid_at, page.now)))
+        if any(command.obligation == debt.id for _, command in page.active_of(meter)):
+            return page.debt(debt.id)  # it is being paid already, and needs no other turn
         wait_s = 0.0 if looks_first else self.turn_s(meter, is_first=is_first)
-        # None: a close is under way already, and it is this debt's.
         self.intake.try_debt(page, debt, wait_s=wait_s, looks_first=looks_first)
         return page.debt(debt.id)
 
@@ -386,10 +387,15 @@ class Desk:
 
 
 def _is_off(page: Page, supply: rows.Supply) -> bool:
-    """Not every meter tells an ordered open from a permitted close: only what was permitted by order is no longer off."""
-    if supply.contact != "permitted":
+    """Also where it may be yet: a meter that has taken an open and was seen closed may still wait with it, for the load to go down.
+
+    Not every meter tells an ordered open from a permitted close: only what was permitted by order is no longer off.
+    """
+    if supply.contact in ("open", "unknown"):
         return supply.contact == "open"
-    by = rows.command(page.connection, supply.by)
+    by = rows.command(page.connection, supply.by) if supply.by else None
+    if supply.contact == "closed":
+        return by is not None and by.kind is Kind.OPEN
     return by is None or by.kind is not Kind.PERMIT_CLOSE
 
 

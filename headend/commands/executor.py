@@ -25,6 +25,7 @@ from headend.commands.machine import Event
 from headend.commands.model import ACTIVE, IN_FLIGHT, UNSENT, Command, Kind, State
 from headend.commands.trust import ClockTrust
 from headend.commands.verification import Verdict
+from headend.errors import StoreUnavailable
 from headend.store import commands as rows
 from headend.store.commands_lists import commands_of_list
 
@@ -65,6 +66,7 @@ class Executor:
         self._is_stopping = False
         self._up: dict[str, bool] = {}
         self._next_tick = -inf
+        self._steps = trust.steps  # of the wall clock, that are on the record
         self.failures = 0  # carryings that ended by an error of ours, since the start
         self.carrier = Carrier(
             journal,
@@ -106,6 +108,7 @@ class Executor:
         try:
             while not self._is_stopping:
                 self._trust.look()
+                await self._record_steps()
                 await self._end_lapsed()
                 self._begin_due()
                 await self._pause()
@@ -144,6 +147,21 @@ class Executor:
             self._agenda.touch(line)
         self._up[line] = is_up
         return is_up
+
+    async def _record_steps(self) -> None:
+        """Why opens are held back for a while stands in the log. It is tried once: closes do not wait for it."""
+        steps = self._trust.steps - self._steps
+        if not steps:
+            return
+        self._steps += steps
+        data: dict[str, object] = {"steps": steps, "last_step_s": f"{self._trust.last_step_s:.1f}"}
+        try:
+            await self._journal.write(
+                lambda page: page.record("clock-stepped", "clock", HEAD_END, data, is_needed=False),
+                "recording a step of the clock",
+            )
+        except StoreUnavailable as error:
+            log.warning("a step of the clock is not on the record", problem=str(error), **data)
 
     async def _end_lapsed(self) -> None:
         lapsed = self._agenda.lapsed()
@@ -191,6 +209,12 @@ class Executor:
     async def _recover(self, job: Job) -> None:
         """Found in flight: nobody knows whether its bytes have left. It is looked back at, and never sent again."""
         log.warning("a command was found in flight, it is read back", command=job.command.id, meter=job.command.meter)
+        found: dict[str, object] = {"meter": job.command.meter, "state": job.command.state.value}
+        with suppress(StoreUnavailable):  # it is looked back at all the same
+            await self._journal.write(
+                lambda page: page.record("recovered", job.command.id, HEAD_END, found, is_needed=False),
+                "recording what was found in flight",
+            )
         while not self._lines.is_up(job.line) and not job.hurry.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(TICK_S):

@@ -308,7 +308,7 @@ class Intake:
             page.change_debt(replace(debt, tries=debt.tries + 1, command=new.id), "tried")
         page.request(new, place=place)
         if over is not None:
-            note = {"rule": over.rule, "limit": over.text, "needed": over.needed}
+            note = {"rule": over.rule, "limit": over.text, "needed": over.needed, "policy": over.version}
             new = page.step(new.id, Event.WENT_OVER_LIMIT, actor=HEAD_END, note=note)
             return Answer(command=new, refusals=(over,))
         new = page.step(new.id, Event.PASSED, actor=HEAD_END, policy_version=self._gate.version)

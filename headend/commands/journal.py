@@ -29,7 +29,7 @@ from headend.store import commands_debts as debts
 from headend.store import commands_lists as lists
 from headend.store.commands import StopSwitch, Supply
 
-__all__ = ["Audit", "Journal", "NoSuchCommand", "Page", "Transact"]
+__all__ = ["NEWER_MAX", "Audit", "Journal", "NoSuchCommand", "Page", "Transact"]
 
 T = TypeVar("T")
 _T_co = TypeVar("_T_co", covariant=True)
@@ -196,7 +196,8 @@ class Page:
         )
         after = self._took_step(after, event.value, actor, note)
         if after.state is State.VERIFIED:
-            contact = contact or _PROVEN.get(after.kind, "")
+            # Some meters show what was ordered open in the bits of what may be closed; nobody has permitted that.
+            contact = "open" if after.kind is Kind.OPEN else contact or _PROVEN.get(after.kind, "")
         if contact:
             self._contact_proven(after, contact)
         if after.obligation and before.is_active and not after.is_active:
@@ -317,7 +318,9 @@ class Page:
 
     def _contact_proven(self, by: Command, contact: str) -> None:
         supply = self.supply(by.meter)
-        self.set_supply(replace(supply, contact=contact, at=self.now, by=by.id))
+        # Who only looks cannot tell an ordered open from a permitted close: what was off is off until somebody has closed it.
+        known = "open" if (by.kind, contact, supply.contact) == (Kind.STATUS, "permitted", "open") else contact
+        self.set_supply(replace(supply, contact=known, at=self.now, by=by.id))
         debt = self.open_debt_of(by.meter)
         # What was looked at before the debt was known proves nothing about it, unless the supply was given back by this order.
         # A stuck contact looks "permitted" after a direct close, too, and at some meters an open one does: only where permission

@@ -15,9 +15,9 @@ from sqlalchemy import Connection
 from headend.clock import Clock
 from headend.commands.alarms import Sight, alarms_of, changes
 from headend.commands.carry import Lines
-from headend.commands.journal import Journal, Page
+from headend.commands.journal import NEWER_MAX, Journal, Page
 from headend.commands.lookout import ENERGY, SeenReads
-from headend.commands.model import CLOSES, IN_FLIGHT, CapturedRegister
+from headend.commands.model import CLOSES, IN_FLIGHT, SWITCHES, CapturedRegister, Command, Kind, State
 from headend.drivers.errors import DriverError
 from headend.drivers.relay import Contact, Witness
 from headend.errors import StoreUnavailable
@@ -41,12 +41,14 @@ class _Known(Struct):
     """What the tables say beside the supply. register: as it stood when it was opened, None when it was not read.
 
     is_owed: a payment's debt is open. is_reconnecting: a close is to be sent, or was. is_moving: bytes of one may have left, and
-    what is seen may be its work already.
+    what is seen may be its work already. is_in_doubt, is_our_open: see `Sight`.
     """
 
     is_owed: bool
     is_reconnecting: bool
     is_moving: bool
+    is_in_doubt: bool
+    is_our_open: bool
     register: CapturedRegister | None
 
 
@@ -89,7 +91,16 @@ class Patrol:
         sight = await self._sight(supply, seen)
         await self._tell(
             meter,
-            alarms_of(supply, replace(sight, is_reconnecting=known.is_reconnecting, is_owed=known.is_owed)),
+            alarms_of(
+                supply,
+                replace(
+                    sight,
+                    is_reconnecting=known.is_reconnecting,
+                    is_owed=known.is_owed,
+                    is_in_doubt=known.is_in_doubt,
+                    is_our_open=known.is_our_open,
+                ),
+            ),
             is_judged=False,
         )
 
@@ -175,6 +186,8 @@ class Patrol:
             energy_kwh_since_cut=_used(known.register, register),
             is_reconnecting=known.is_reconnecting,
             is_owed=known.is_owed,
+            is_in_doubt=known.is_in_doubt,
+            is_our_open=known.is_our_open,
         )
         await self._tell(meter, alarms_of(supply, sight), is_judged=witness.contact != "unknown")
 
@@ -220,8 +233,28 @@ def _known(connection: Connection, supply: Supply) -> _Known:
         is_owed=debt is not None and debt.cause == "payment",
         is_reconnecting=bool(closes),
         is_moving=any(command.state in IN_FLIGHT for command in closes),
+        is_in_doubt=_is_doubtful(connection, supply),
+        is_our_open=_is_our_open(connection, supply, cut),
         register=None if cut is None else cut.register,
     )
+
+
+def _is_doubtful(connection: Connection, supply: Supply) -> bool:
+    """Nobody knows what a close has done that came after the supply was seen off."""
+    return any(
+        one.kind in CLOSES and (supply.at is None or supply.at < one.changed_at)
+        for one in rows.unconfirmed_of(connection, supply.meter)
+    )
+
+
+def _is_our_open(connection: Connection, supply: Supply, by: Command | None) -> bool:
+    """Whether the newest command that moved the contact was an open, whoever has looked since."""
+    if by is not None and by.kind is Kind.OPEN:
+        return True
+    for one in rows.commands_of(connection, meter=supply.meter, limit=NEWER_MAX):
+        if one.kind in SWITCHES and one.attempts and one.state in (State.VERIFIED, State.CONTRADICTED):
+            return one.kind is Kind.OPEN
+    return False
 
 
 def _used(then: CapturedRegister | None, now: CapturedRegister | None) -> Decimal | None:

@@ -64,7 +64,7 @@ def verdict(
 ) -> Verdict:
     """Judge by the newest witness; the earlier ones tell whether it stayed so.
 
-    sent: None for an order found in flight, of which nobody knows whether it was answered. before: what was shown before it left.
+    sent: None where the reply is not known here, or nothing was ordered. before: what was shown before it left.
     settled: False while the contact may still move, `SETTLE_S` after the order; then nothing is contradicted yet.
     """
     evidence = _reply_evidence(sent)
@@ -199,7 +199,7 @@ def _counted(before: Witness | None, last: Witness, count: Callable[[Witness], i
 
 def _reply_evidence(sent: Sent | None) -> dict[str, str]:
     if sent is None:
-        return {"reply": "not known: found in flight"}
+        return {}
     found = {"wire_sent": sent.wire_sent, "wire_received": sent.wire_received}
     if sent.acknowledged:
         found["reply"] = f"acknowledged: {sent.said}" if sent.said else "acknowledged"

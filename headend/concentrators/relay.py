@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Protocol
 
 import structlog
+from msgspec import Struct
 from msgspec.structs import replace
 
 from firmware_contracts.errors import ContractError
@@ -55,6 +56,9 @@ READ_S = 30.0
 IDENTITY_AGE_S_MAX = (
     15.0  # between the number that was read back and the last look of an open: nobody exchanges a meter in less
 )
+SAID_AGE_S_MAX = (
+    60.0  # what a concentrator has said of a contact is evidence of the order that it answered, and of no later day
+)
 ENERGY = "1-0:1.8.0"
 CURRENTS = ("1-0:31.7.0", "1-0:51.7.0", "1-0:71.7.0", "1-0:11.7.0")
 VOLTAGES = ("1-0:32.7.0", "1-0:52.7.0", "1-0:72.7.0", "1-0:12.7.0")
@@ -89,6 +93,14 @@ class Commands(Protocol):
     def confirms(self, concentrator: str) -> bool: ...
 
 
+class _Said(Struct, frozen=True):
+    """heard: monotonic."""
+
+    contact: Contact
+    at: datetime
+    heard: float
+
+
 class ConcentratorSwitch:
     """Switches behind one concentrator. See `headend.drivers.relay.Switch`.
 
@@ -115,7 +127,7 @@ class ConcentratorSwitch:
         self._behind = behind
         self._forwards = forwards
         self._expected = expected
-        self._said: dict[str, Witness] = {}  # by asset number, what a confirming concentrator has said last
+        self._said: dict[str, _Said] = {}  # by asset number, what a confirming concentrator has said last
 
     async def prepare(self, meter: MeterRecord) -> Identity:
         if (behind := self._meter_itself(meter)) is not None:
@@ -216,6 +228,9 @@ class ConcentratorSwitch:
         problems: dict[str, str] = {}
         values = await self._read(meter, _load_codes(meter.contract), problems)
         said = self._said.get(meter.id)
+        if said is not None and self._clock.monotonic() - said.heard > SAID_AGE_S_MAX:
+            del self._said[meter.id]
+            said = None
         if said is None:
             problems["status"] = f"concentrator {self._name} does not read relays back, or has not been asked to"
         else:
@@ -302,7 +317,7 @@ class ConcentratorSwitch:
             contact = "closed" if kind is Kind.OPEN else "open"
         else:
             return
-        self._said[meter.id] = Witness(contact=contact, at=self._clock.now())
+        self._said[meter.id] = _Said(contact, self._clock.now(), self._clock.monotonic())
 
 
 @lru_cache(maxsize=256)

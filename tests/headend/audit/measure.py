@@ -24,7 +24,7 @@ def main(records: int) -> None:
         key = SigningKey.new()
         rig = Rig(Path(folder), key=key, strict=False)
         wires = "68 ** 68 ".join(["FE FE FE FE", "01 00 00 00 00 00", "1C 10 ** ** ** ** ** ** ** **"])
-        many = [a_record("frame", f"M{n % 500:06}", wire=wires, state="sending", n=n) for n in range(BATCH)]
+        many = [a_record("sending", f"M{n % 500:06}", wire=wires, state="sending", n=n) for n in range(BATCH)]
 
         def one_by_one(connection: Connection) -> tuple[None, Sequence[Item]]:
             for record in many:

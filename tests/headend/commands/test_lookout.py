@@ -1,22 +1,23 @@
 """What the head-end's own reads say of supplies that are off; tests/scenarios/test_relay.py has it on simulated meters."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 
 import pytest
 from msgspec.structs import replace
 
-from headend.commands.lookout import EVENTS_MAX, Lookout, SeenReads, seen_in
-from headend.commands.model import Kind
+from headend.commands.lookout import CLOCKS, EVENTS_MAX, Lookout, SeenReads, seen_in
+from headend.commands.model import Kind, State
 from headend.commands.patrol import Patrol
+from headend.drivers.relay import Witness
 from headend.feed.envelope import encode_read
 from headend.model import Quality, Read
 from headend.store.writer import inline
 from protocols.values import Unit
-from tests.headend.commands.test_story import METER, a_payment, accepted, play
-from tests.headend.commands.world import NOON, Room, World
+from tests.headend.commands.test_story import METER, a_payment, accepted, play, state_of
+from tests.headend.commands.world import NOON, Room, SimMeter, World, WorldSwitch
 
 QUARTER = timedelta(minutes=15)
 
@@ -45,6 +46,9 @@ def test_only_good_reads_of_supplies_that_are_off_taken_since_are_looked_into() 
     assert seen(good)[METER].energy == (Decimal("200.5"), "kWh")
     assert seen(replace(good, meter="M000009")) == {}
     assert seen(good, since=NOON + QUARTER) == {}
+    pushed = replace(good, received_at=NOON + QUARTER + timedelta(seconds=20))
+    assert seen(pushed, since=NOON + QUARTER - CLOCKS) == {}, "the clock that it bears may be fast"
+    assert seen(pushed, since=NOON + QUARTER - CLOCKS - timedelta(seconds=1)) != {}
     assert seen(replace(good, quality=(Quality.MEASURED, Quality.SUSPECT))) == {}
     assert seen(replace(good, amount=None, quality=(Quality.MISSING,), reason="silent")) == {}
     late = replace(good, interval_end=NOON - QUARTER, quality=(Quality.MEASURED, Quality.BACK_FILLED))
@@ -137,7 +141,7 @@ def test_paid_and_seen_open_is_told_and_what_a_close_does_is_no_alarm() -> None:
     async def scene(world: World, room: Room) -> None:
         watch = Watch(world, room)
         await accepted(room)
-        await asyncio.sleep(20)
+        await asyncio.sleep(400)
         await watch.lookout.look()
         world.meters[METER].fault = "silent-after"
         await room.desk.payment(a_payment(world, METER))
@@ -149,6 +153,97 @@ def test_paid_and_seen_open_is_told_and_what_a_close_does_is_no_alarm() -> None:
         await asyncio.sleep(3000)
         await watch.reads(a_read("0", obis="0-0:96.3.10", unit=Unit.NONE, at=world.clock.now()))
         assert watch.alarms() == [("paid-but-dark", "raised")]
+
+    play(scene)
+
+
+def test_a_close_of_which_nobody_knows_what_it_did_is_no_theft() -> None:
+    """Its reply and every look back were lost; the next poll goes through, and the power is on as it should be."""
+
+    async def scene(world: World, room: Room) -> None:
+        watch = Watch(world, room)
+        await accepted(room)
+        await asyncio.sleep(400)
+        await watch.lookout.look()
+        meter = world.meters[METER]
+        meter.fault = "reply-lost"
+        closed = await accepted(room, Kind.CLOSE)
+        await world.sent(2)
+        meter.fault = "dead"
+        await asyncio.sleep(25)
+        assert (await state_of(room, closed.id)).state is State.UNCONFIRMED
+        assert await watch.reads(a_read("9.9", obis="1-0:31.7.0", unit=Unit.A, at=world.clock.now())) == 1
+        assert watch.alarms() == []
+
+    play(scene)
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_an_open_contact_that_the_meter_calls_permitted_is_watched_like_any_other(
+    looks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = WorldSwitch._witness
+
+    def see(self: WorldSwitch, simulated: SimMeter) -> Witness:
+        found = look(self, simulated)
+        return replace(found, contact="permitted") if found.contact == "open" else found
+
+    monkeypatch.setattr(WorldSwitch, "_witness", see)
+
+    async def scene(world: World, room: Room) -> None:
+        watch = Watch(world, room)
+        await accepted(room)
+        await asyncio.sleep(20)
+        if looks:
+            await accepted(room, Kind.STATUS)
+            await asyncio.sleep(20)
+        await watch.lookout.look()
+        await watch.reads(a_read("1.2", obis="1-0:31.7.0", unit=Unit.A, at=NOON + QUARTER))
+        assert watch.alarms() == [("cut-but-consuming", "raised")]
+
+    play(scene)
+
+
+@pytest.mark.parametrize("is_ours", [False, True])
+def test_only_what_somebody_has_opened_should_be_open(is_ours: bool) -> None:
+    """A supply that was only seen open, by whatever it was opened, may be closed by whatever closes it."""
+
+    async def scene(world: World, room: Room) -> None:
+        watch = Watch(world, room)
+        if is_ours:
+            await accepted(room)
+            await asyncio.sleep(20)
+        world.meters[METER].contact = "open"
+        looked = await accepted(room, Kind.STATUS)
+        await asyncio.sleep(20)
+        await watch.lookout.look()
+        await watch.reads(a_read("1", obis="0-0:96.3.10", unit=Unit.NONE, at=NOON + QUARTER))
+        assert watch.alarms() == ([("closed-but-should-be-open", "raised")] if is_ours else [])
+        await watch.reads(a_read("1.2", obis="1-0:31.7.0", unit=Unit.A, at=NOON + 2 * QUARTER))
+        assert watch.alarms()[-1] == ("cut-but-consuming", "raised")
+        why = [str(event.data["detail"]) for event in world.events if event.data.get("about") == "alarm"][-1]
+        assert (f"seen open by command {looked.id}" in why) is not is_ours
+
+    play(scene)
+
+
+def test_reads_of_a_supply_that_was_on_in_between_are_not_held_against_it() -> None:
+    async def scene(world: World, room: Room) -> None:
+        watch = Watch(world, room)
+        await accepted(room)
+        await asyncio.sleep(20)
+        await watch.lookout.look()
+        executed = watch.lookout._read
+
+        def slow(after: int, off: Mapping[str, datetime]) -> tuple[int, dict[str, SeenReads]]:
+            found = executed(after, off)
+            supply = room.journal.supplies[METER]
+            room.journal.supplies[METER] = replace(supply, at=NOON + 2 * QUARTER, by="closed and opened again")
+            return found
+
+        watch.lookout._read = slow  # type: ignore[method-assign]
+        await watch.reads(a_read("5", obis="1-0:31.7.0", unit=Unit.A, at=NOON + QUARTER))
+        assert watch.alarms() == []
 
     play(scene)
 

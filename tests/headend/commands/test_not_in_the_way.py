@@ -100,7 +100,7 @@ def test_a_payment_is_owed_its_supply_also_where_the_meter_calls_its_open_contac
         await room.desk.request(an_order(world, Kind.OPEN, METER), "billing")
         await world.sent(1)
         await asyncio.sleep(20)
-        assert room.journal.supply(METER).contact == "permitted"
+        assert room.journal.supply(METER).contact == "open", "nobody has permitted anything"
         taken = await room.desk.payment(a_payment(world))
         assert METER in taken.obligations
         await asyncio.sleep(20)

@@ -93,6 +93,39 @@ def test_many_that_turn_out_to_be_off_are_closed_in_turns() -> None:
     play(scene, meters=100)
 
 
+def test_those_that_are_only_looked_at_take_no_turns_from_those_that_are_off() -> None:
+    async def scene(world: World, room: Room) -> None:
+        world.gate.feeder_of = lambda meter: "feeder"
+        off = [meter for number, meter in enumerate(world.meters) if number % 20 == 0]
+        for meter in off:
+            world.meters[meter].contact = "open"
+        await room.desk.payment(a_payment(world, *world.meters))
+        await asyncio.sleep(120)
+        assert {meter.contact for meter in world.meters.values()} == {"closed"}, "ten turns take a minute at most"
+        assert len(world.wire) == len(off) == 10
+        assert await room.desk.obligations() == []
+
+    play(scene, meters=200)
+
+
+def test_who_pays_twice_takes_one_turn() -> None:
+    async def scene(world: World, room: Room) -> None:
+        world.gate.feeder_of = lambda meter: "feeder"
+        for meter in world.meters:
+            world.meters[meter].contact = "open"
+            await accepted(room, Kind.STATUS, meter)
+        await asyncio.sleep(60)
+        first, *_, last = world.meters
+        world.down.add(world.meters[first].record.line)
+        for number in range(1, 100):
+            await room.desk.payment(a_payment(world, first, reference=f"P{number}", fence=number))
+        await room.desk.payment(a_payment(world, last, reference="P", fence=1))
+        await asyncio.sleep(20)
+        assert world.meters[last].contact == "closed"
+
+    play(scene)
+
+
 def test_a_debts_look_survives_a_kill_at_every_point(tmp_path: Path) -> None:
     """What is owed is paid, whenever the process ended."""
 
@@ -220,16 +253,53 @@ def test_permission_that_was_only_seen_and_never_ordered_pays_no_debt(
 
     async def scene(world: World, room: Room) -> None:
         world.gate.direct = False
-        await accepted(room)
-        await asyncio.sleep(20)
         if kind is Kind.STATUS:
-            await accepted(room, Kind.STATUS)
-            await asyncio.sleep(20)
-        assert room.journal.supply(METER).contact == "permitted"
+            world.meters[METER].contact = "open"
+        await accepted(room, kind)
+        await asyncio.sleep(20)
+        assert room.journal.supply(METER).contact == ("permitted" if kind is Kind.STATUS else "open")
         taken = await room.desk.payment(a_payment(world, METER))
         assert METER in taken.obligations, "paid, dark, and nobody knows of it"
         await asyncio.sleep(60)
         assert Kind.PERMIT_CLOSE in [frame.kind for frame in world.wire]
+
+    play(scene)
+
+
+def test_an_open_that_was_contradicted_may_still_be_done_and_a_payment_closes_all_the_same() -> None:
+    """Some meters take the order and wait with it until the load has gone down, long after the looks."""
+
+    async def scene(world: World, room: Room) -> None:
+        meter = world.meters[METER]
+        meter.fault = "stuck"
+        opened = await accepted(room)
+        await asyncio.sleep(20)
+        assert (await state_of(room, opened.id)).state is State.CONTRADICTED
+        meter.fault, meter.contact = "", "open"
+        taken = await room.desk.payment(a_payment(world, METER))
+        assert list(taken.obligations) == [METER]
+        await asyncio.sleep(20)
+        assert meter.contact == "closed"
+
+    play(scene)
+
+
+def test_a_look_claims_no_reply_and_a_later_look_does_not_unsay_one() -> None:
+    async def scene(world: World, room: Room) -> None:
+        looked = await accepted(room, Kind.STATUS)
+        await asyncio.sleep(20)
+        assert "reply" not in (await state_of(room, looked.id)).detail
+        meter = world.meters[METER]
+        meter.fault = "reply-lost"
+        opened = await accepted(room)
+        await world.sent(1)
+        meter.fault = "dead"
+        await asyncio.sleep(25)
+        assert (await state_of(room, opened.id)).state is State.UNCONFIRMED
+        meter.fault = ""
+        await asyncio.sleep(60)
+        settled = await state_of(room, opened.id)
+        assert (settled.state, settled.detail["reply"]) == (State.VERIFIED, "none: silent")
 
     play(scene)
 

@@ -348,6 +348,25 @@ def orders_of(far_end: FarEnd) -> list[Command]:
     return [command for command in far_end.commands if command.op is not Op.READ]
 
 
+def test_what_a_concentrator_said_of_its_order_is_not_what_a_later_look_sees() -> None:
+    async def obeys(command: Command, far_end: FarEnd) -> None:
+        far_end.answer(command, Status.DONE)
+
+    async def whole(far_end: FarEnd, clock: VirtualClock) -> None:
+        numbers = iter(range(1, 100))
+        switch = ConcentratorSwitch("C1", Park(far_end), clock=clock, new_id=lambda: f"{next(numbers)}")
+        record = MeterRecord(id="M1", line="C1", address=METER, contract="dlt645/base_2007", plan="", protocol="mqtt")
+        site = Site(switch, None, None, None, clock, record)  # type: ignore[arg-type]
+        await site.order(Kind.CLOSE)
+        assert (await switch.look_back(record, kind=Kind.CLOSE)).contact == "closed"
+        await asyncio.sleep(120)
+        late = await switch.look_back(record)
+        assert late.contact == "unknown", "nobody has looked since"
+        assert "does not read relays back" in late.problems["status"]
+
+    with_far_end(whole, obeys)
+
+
 def test_a_lost_answer_is_an_unknown_and_the_command_left_once() -> None:
     async def story(site: Site, far_end: FarEnd) -> None:
         began = site.clock.monotonic()
