@@ -270,6 +270,11 @@ class Switchgear:
         for part in (self.figures, self.executor, self.debts, self.aftercare, self.patrol):
             if part is not None:
                 await part.load()
+        if not self._config.control.enabled:
+            # A payment is told to nobody here, so an open that came out of this time would not know of it.
+            dropped = await self.desk.drop_opens("[control] was switched off")
+            if dropped:
+                log.warning("opens that were not sent are taken back: [control] is off", opens=dropped)
         self.room.opened()
         self._opened.set()
 

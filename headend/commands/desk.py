@@ -342,6 +342,20 @@ class Desk:
             is_first=is_first or self._gate.is_first(meter),
         )
 
+    async def drop_opens(self, reason: str) -> int:
+        """Takes back every open of which no byte has left; how many there were. For a head-end that may not switch any more."""
+        waiting = await self._journal.read(lambda connection: rows.commands_in(connection, UNSENT), "looking for opens")
+        opens = [one.id for one in waiting if one.kind is Kind.OPEN]
+        for start in range(0, len(opens), ORDERS_PER_PAGE):
+            some = opens[start : start + ORDERS_PER_PAGE]
+
+            def drop(page: Page, some: Sequence[str] = some) -> None:
+                for identity in some:
+                    page.step(identity, Event.CANCELLED, actor=HEAD_END, note={"problem": reason})
+
+            await self._journal.write(drop, "taking back opens")
+        return len(opens)
+
     async def forgive(self, obligation: str, actor: str, reason: str) -> Obligation | Refusal:
         """A person says that the debt is none: the customer has moved out, the payment bounced. Raises NoSuchCommand."""
 

@@ -60,7 +60,7 @@ class RelaySite:
         """The same headers each time it is asked for."""
         key = (*roles, person)
         if key not in self.headers:
-            name = f"token {len(self.headers)}"
+            name = f"token {len(self.tokens.list_tokens())}"
             plain = self.tokens.create_token(name, roles)
             if person:
                 with writing(self.head_end._store.engine, "naming a person") as connection:

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,21 @@ async def test_a_head_end_without_control_switches_nothing_and_says_what_would_b
         gear = site.head_end.switchgear
         assert gear.executor is None
         assert not gear.switches._switches  # the ability is not there, rather than not used
+
+
+async def test_an_open_does_not_outlive_a_time_in_which_control_was_off(tmp_path: Path) -> None:
+    """Nobody could tell this head-end of a payment meanwhile."""
+    async with site_of(tmp_path) as (site, client):
+        await site.make_ready(client)
+        order = site.order("open", not_before=(site.clock.now() + timedelta(minutes=5)).isoformat())
+        asked = await client.post("/v1/commands", json=order, headers=site.token("disconnect", person="Ann"))
+        assert asked.status_code == 202, asked.text
+        path = f"/v1/commands/{asked.json()['command']['id']}"
+    async with site_of(tmp_path, enabled=False) as (site, client):
+        pass
+    async with site_of(tmp_path) as (site, client):
+        found = (await client.get(path, headers=site.token("read"))).json()["command"]
+        assert (found["state"], found["detail"]["problem"]) == ("cancelled", "[control] was switched off")
 
 
 async def test_a_fresh_head_end_opens_nothing_and_closes(tmp_path: Path) -> None:

@@ -266,3 +266,18 @@ def test_what_is_owed_at_a_meter_that_is_gone_stays_owed_and_is_paid_when_it_is_
         await again.end()
 
     play(scene)
+
+
+def test_opens_of_a_head_end_that_may_not_switch_any_more_are_taken_back_and_closes_are_kept() -> None:
+    async def scene(world: World, room: Room) -> None:
+        later = await accepted(room, after_s=1800)
+        close = await room.desk.request(an_order(world, Kind.CLOSE, "M000003", after_s=1800), "billing")
+        assert await room.desk.drop_opens("[control] was switched off") == 1
+        assert (await state_of(room, later.id)).detail["problem"] == "[control] was switched off"
+        assert (await state_of(room, later.id)).state is State.CANCELLED
+        assert close.command is not None
+        await asyncio.sleep(7200)
+        assert [frame.kind for frame in world.wire] == [Kind.CLOSE]
+        assert await room.desk.drop_opens("again") == 0
+
+    play(scene)
