@@ -195,7 +195,7 @@ class Checker:
         household.charged = household.reckoning.total
         if (newest := household.reckoning.last) is not None:
             household.charged_to = max(newest, household.charged_to or newest)
-        year.note_truth(household)
+        year.purses.note_truth(household)
 
     def _check_balance(self, household: Household, balance: int, what: str) -> None:
         expected = household.credit - household.reckoning.total
@@ -216,7 +216,7 @@ class Checker:
         household.is_closed = True
         year = self._year
         year.count("final settlement")
-        year.next_tenant(household)
+        year.tenants.next_tenant(household)
 
     def _note_debits(self) -> None:
         """A bank's debit is booked as soon as its answer is known; none waits for long."""
@@ -234,7 +234,7 @@ class Checker:
                 if receipt not in year.booked:
                     year.booked.add(receipt)
                     year.count("paid by bank-debit")
-                    year.credit(household, amount)
+                    year.purses.credit(household, amount)
         for key, (_, _, at) in year.bank.drawn.items():
             assert key in year.booked or year.town.now - at < DEBIT_GRACE, f"{key} was drawn at {at} and never booked"
 
