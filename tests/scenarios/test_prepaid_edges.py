@@ -328,6 +328,7 @@ def test_a_move_out_on_the_day_of_a_meter_exchange_is_settled_to_the_last_kwh(sh
     assert shop.balance() == 9500
     a_first_part(shop, "M5", today, "4.00")
     shop.office.tell_use("M1", today, {"1-0:1.8.0": Decimal(6)}, by="fitter", note="")
+    shop.town.now += timedelta(minutes=1)
     shop.run()
     card = shop.office.card("A1")
     assert card.move_out is not None
@@ -365,6 +366,7 @@ def test_a_lost_day_of_a_tariff_by_the_time_of_day_can_be_told_by_a_person(tmp_p
     assert [one.reason for one in shop.office.standing("A1").unsettled]
     told = {"1-0:1.8.2": Decimal("7.00"), "1-0:1.8.4": Decimal("5.00")}
     shop.office.tell_use("M1", FIRST, told, by="fitter", note="read on the old meter")
+    shop.town.now += timedelta(minutes=1)
     shop.run()
     card = shop.office.card("A1")
     assert card.account.state.value == "closed"

@@ -30,7 +30,7 @@ def paid_and_back(shelf: Shelf, *, amount_minor: int = OWED) -> Shop:
     shop = shelf.take_down("disconnected")
     shop.office.take(shop.payment(amount_minor, receipt="R7"))
     shop.run()
-    shop.pass_time(2 * HOUR, step=5 * MINUTE)
+    shop.pass_time(2 * HOUR, step=20 * MINUTE)
     assert not shop.is_dark()
     assert shop.messages()[-1] in ("restored", "low")
     return shop
@@ -51,7 +51,7 @@ def test_after_the_supply_is_back_the_plans_rule_decides_what_follows(ruled: tup
     shop.run()
     assert not shop.is_dark(), "a reversal is no reason to cut at once"
     while shop.switch.opened == cut_before:
-        shop.pass_time(MINUTE, step=MINUTE / 2)
+        shop.pass_time(MINUTE, step=MINUTE)
         assert shop.town.now - taken_back_at < HOUR, shop.office.why_not("A1")
     shop.pass_time(2 * MINUTE, step=MINUTE / 2)
     follows = [one for one in shop.messages()[told:] if one != "reversed"]
@@ -78,7 +78,7 @@ def test_before_the_supply_is_back_it_comes_back_all_the_same_and_is_warned_anew
     shop.run()
     warned = len(shop.texts("last-warning"))
     cut = shop.switch.opened
-    shop.pass_time(HOUR, step=MINUTE)
+    shop.pass_time(HOUR, step=2 * MINUTE)
     assert shop.switch.closed >= 1
     if shop.switch.opened > cut:
         assert len(shop.texts("last-warning")) > warned, "cut again without a warning"
@@ -98,7 +98,7 @@ def test_a_reversal_in_the_middle_of_an_episode_never_skips_a_step(ruled: tuple[
     cut = shop.switch.opened
     at = shop.town.now
     while shop.switch.opened == cut and shop.town.now - at < 2 * HOUR:
-        shop.pass_time(MINUTE, step=MINUTE / 2)
+        shop.pass_time(2 * MINUTE, step=2 * MINUTE)
     if shop.switch.opened > cut:
         # A last warning of after the reversal, and each warning proven since the account was last put right, or by the plan's rule.
         assert "last-warning" in shop.messages()[len(told) :]

@@ -4,12 +4,15 @@ The normal run is a town of few households for some weeks around a leap day; `--
 where, stands in prepaid_year/checker.py.
 """
 
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
 
+from headend.prepayment.database import Database
+from headend.prepayment.supply_flags import flags_of
 from tests.scenarios.prepaid_year.checker import table_of
+from tests.scenarios.prepaid_year.meters import DAY, midnight
 from tests.scenarios.prepaid_year.world import FIRST, Year
 
 FULL = 200  # households from which on it is the whole year
@@ -50,3 +53,36 @@ def test_a_year_of_many_households(
         print("\n".join(f"  {what}: {count}" for what, count in sorted(year.counts.items())))
         print("from the payment to the light:")
         print(table_of(year.checker.back))
+
+
+def test_a_read_found_wrong_after_a_final_settlement_changes_nothing_of_it(tmp_path: Path) -> None:
+    year = Year(tmp_path, 1, seed=3, crashes=0.0, first=NEAR_THE_LEAP_DAY)
+    [household] = year.households.values()
+    meter = household.meter.meter
+    leaves = NEAR_THE_LEAP_DAY + 5 * DAY
+
+    def leave() -> None:
+        """Told in the morning, when the last day's read is known."""
+        household.leaves = household.reckoning.closes = leaves
+        year.office.move_out(household.account, leaves, by="clerk")
+        household.touch(leaves)
+
+    def find_out() -> None:
+        place = meter.place_of(leaves - DAY)
+        assert all(meter.good[place - 1 : place + 2])
+        meter.good[place] = False
+        meter.used[place][0] += 3
+        year.reads.note_change(meter, place - 1)
+
+    year.at(midnight(leaves + DAY) + timedelta(hours=7), leave)
+    year.at(midnight(leaves + 2 * DAY) + timedelta(minutes=20), find_out)
+    try:
+        year.live(9)
+        year.checker.check_end()
+        with Database(year.engine).reading("looking for flags") as connection:
+            flags = flags_of(connection, household.account)
+    finally:
+        year.aclose()
+    assert household.is_closed
+    assert household.reckoning.last == leaves
+    assert "revised-after-closing" in flags

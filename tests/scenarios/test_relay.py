@@ -7,6 +7,8 @@ from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
+import structlog
+
 from headend.audit.entries import entries_in_store
 from headend.audit.verify import verify_log
 from headend.commands.model import Kind, State
@@ -28,10 +30,13 @@ async def opened(street: RelayStreet, meter: str) -> None:
 def test_what_is_paid_while_the_line_is_down_is_given_back_within_a_minute_of_its_return(tmp_path: Path) -> None:
     async def story(street: RelayStreet) -> None:
         await opened(street, "M000001")
+        climbed: list[tuple[str, int]] = []
+        street.head_end.switchgear.on_escalation(lambda debt: climbed.append((debt.meter, debt.stage)))
         street.wire.reachable = False
         street.wire.drop()
         await street.pays("M000001")
         await asyncio.sleep(5 * 3600)
+        assert climbed == [("M000001", 1), ("M000001", 2)]
         debt = await street.debt_of("M000001")
         assert debt is not None
         assert debt.is_open
@@ -41,11 +46,11 @@ def test_what_is_paid_while_the_line_is_down_is_given_back_within_a_minute_of_it
         street.wire.reachable = True
         back = street.clock.monotonic()
         while debt.is_open:
-            assert street.clock.monotonic() - back < 120
+            assert street.clock.monotonic() - back <= 60
             await asyncio.sleep(1)
             debt = await street.debt_of("M000001")
             assert debt is not None
-        # The line itself is tried anew every half minute or so; from then on it takes seconds.
+        # The line itself is tried anew every half minute or so; from then on its debts have 20 s between them.
         assert debt.ended == "permitted"
 
     play(tmp_path, story)
@@ -165,6 +170,54 @@ def test_figures_and_health_say_what_happened(tmp_path: Path) -> None:
         assert street.head_end.health().problems == ()
 
     play(tmp_path, story)
+
+
+def test_no_code_of_a_meter_or_a_person_is_in_anything_that_switching_leaves_behind(tmp_path: Path) -> None:
+    """Journal, audit log, feed and log lines, after orders that were obeyed, refused and lost: searched byte by byte."""
+    codes = {"password.txt": "02735192", "operator.txt": "7de14b92", "ann.txt": "c53a9ef1"}
+
+    def secret(text: str) -> str:
+        for name, digits in codes.items():
+            (tmp_path / name).write_text(digits)
+        return text
+
+    async def story(street: RelayStreet) -> None:
+        for meter in street.meters.values():
+            meter.passwords = dict.fromkeys(range(10), bytes.fromhex("735192"))
+        refused = street.an_order(Kind.OPEN, "M000003")
+        street.meters["M000003"].passwords = dict.fromkeys(range(10), bytes(3))
+        answer = await street.ask(refused)
+        assert answer.command is not None
+        assert (await street.ended(answer.command.id)).state is State.REFUSED
+        await opened(street, "M000001")
+        [trip] = street.meters["M000001"].model.trips
+        assert bytes.fromhex(codes["ann.txt"]) in (trip.operator, trip.operator[::-1])  # they do reach the wire
+        street.wire.reachable = False
+        street.wire.drop()
+        await street.pays("M000001")
+        await asyncio.sleep(120)
+        street.wire.reachable = True
+        await asyncio.sleep(120)
+        assert street.is_on("M000001") or (await street.debt_of("M000001")) is not None
+
+    with structlog.testing.capture_logs() as logs:
+        play(tmp_path, story, edit=secret)
+    left = {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name not in codes}
+    assert any(b"sending" in wire for wire in left.values())
+    left["log lines"] = "\n".join(map(repr, logs)).encode()
+    for code in map(bytes.fromhex, codes.values()):
+        for said in (
+            code,
+            code[::-1],
+            code[1:],
+            code[:0:-1],
+        ):  # as it is kept and as it is sent; a password without its level, too
+            for one in (said, bytes((byte + 0x33) & 0xFF for byte in said)):
+                # Three bytes without blanks between them may stand in a hash by chance.
+                texts = (one.hex(" "), one.hex()) if len(one) == len(code) else (one.hex(" "),)
+                for name, wire in left.items():
+                    assert not any(form.encode() in wire.lower() for form in texts), (name, code)
+                    assert len(one) < len(code) or one not in wire, (name, code)
 
 
 def test_bad_weather_and_a_step_of_the_clock_hold_an_open_back_and_no_close(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from headend.prepayment.books import check_books
 from headend.prepayment.database import Database
@@ -112,7 +112,9 @@ class Checker:
         assert household.back_at is None or first >= household.back_at, f"{who}: warned before it was back"
 
     def watch_close(self, meter: str) -> None:
-        household = self._year.of_meter[meter]
+        household = self._year.of_meter.get(meter)
+        if household is None:
+            return  # ordered for somebody who has left since
         now = self._year.town.now
         if household.enough_at is None:
             self.back_otherwise += 1
@@ -124,9 +126,10 @@ class Checker:
         household.back_at = now
 
     def check_turn(self) -> None:
-        """Nobody who has paid waits for longer than a day."""
+        """Nobody who has paid waits for longer than a day, and each final settlement is right."""
         now = self._year.town.now
         self._note_debits()
+        self._check_closings()
         for household in self._year.households.values():
             if household.truth() >= 0:
                 household.not_owing_at = now  # and the program has had its turn, so it knows
@@ -154,32 +157,39 @@ class Checker:
             if today.weekday() == 0:
                 assert check_books(connection) == []
             since = today - 25 * DAY
-            numbers = {name: number for name, number in connection.execute(text("SELECT id, number FROM accounts"))}
-            accounts = {number: name for name, number in numbers.items()}
-            found: dict[str, dict[date, Fraction]] = {}
-            statement = text("SELECT account, day, exact FROM charges WHERE day >= :day AND is_withdrawn = 0")
-            for number, day, exact in connection.execute(statement, {"day": (since - EPOCH).days}):
-                found.setdefault(accounts[number], {})[EPOCH + day * DAY] = Fraction(Decimal(exact))
-            books = {
-                name: balance for name, balance in connection.execute(text("SELECT name, balance_minor FROM books"))
-            }
-            done = connection.execute(text("SELECT account, remainder_minor FROM move_outs WHERE done_at > 0"))
-            closed: dict[str, int] = {account: remainder for account, remainder in done}
+            charges, books, closed = _charges(connection, since), _books(connection), _closed(connection)
         for name, household in year.households.items():
             if household.is_closed:
                 continue
             self._reckon(household, today)
-            expected = household.reckoning.exact(since)
-            charged = found.get(name, {})
-            if expected != charged:
-                raise AssertionError(self._difference(household, expected, charged))
-            balance = books.get(f"customer:{name}", 0)
-            if name in closed:
-                self._check_closed(household, closed[name], balance, books)
-                continue
-            self._check_balance(household, balance, "")
+            self._check_charges(household, since, charges)
+            if name not in closed:
+                self._check_balance(household, books.get(f"customer:{name}", 0), "")
         self.checks += 1
         self._settled_to = today - DAY
+
+    def _check_closings(self) -> None:
+        """In the turn that made them: what is found out later is flagged, and changes nothing of a final settlement."""
+        year, today = self._year, self._year.today
+        leaving = [one for one in year.households.values() if one.leaves is not None and not one.is_closed]
+        if not leaving:
+            return
+        with Database(year.engine).reading("checking final settlements") as connection:
+            closed = _closed(connection)
+            leaving = [one for one in leaving if one.account in closed]
+            if not leaving:
+                return
+            since = min(one.leaves or today for one in leaving) - 25 * DAY
+            charges, books = _charges(connection, since), _books(connection)
+        for household in leaving:
+            self._reckon(household, today)
+            self._check_charges(household, since, charges)
+            self._check_closed(household, closed[household.account], books)
+
+    def _check_charges(self, household: Household, since: date, charges: dict[str, dict[date, Fraction]]) -> None:
+        expected, charged = household.reckoning.exact(since), charges.get(household.account, {})
+        if expected != charged:
+            raise AssertionError(self._difference(household, expected, charged))
 
     def _reckon(self, household: Household, today: date) -> None:
         if household.dirty is None:
@@ -204,8 +214,9 @@ class Checker:
             f"{household.account}{what}: the book has {balance}, paid {household.credit}, charged {float(household.reckoning.total)}"
         )
 
-    def _check_closed(self, household: Household, remainder: int, balance: int, books: dict[str, int]) -> None:
+    def _check_closed(self, household: Household, remainder: int, books: dict[str, int]) -> None:
         """The final settlement: nothing is left in the account; what there was is to be given back, or stays owed."""
+        balance = books.get(f"customer:{household.account}", 0)
         assert balance == 0, f"{household.account} is closed with {balance}"
         assert household.leaves is not None
         held = books.get(f"refund:{household.account}", 0) + books.get(f"claim:{household.account}", 0)
@@ -296,6 +307,27 @@ def table_of(back: Sequence[timedelta]) -> str:
         share = sum(one <= hours * HOUR for one in ordered) / len(ordered)
         rows.append((f"within {hours} h", f"{share:8.1%}"))
     return "\n".join(f"  {name:14}{value}" for name, value in rows)
+
+
+def _charges(connection: Connection, since: date) -> dict[str, dict[date, Fraction]]:
+    """By account and day, minor units."""
+    accounts = {number: name for name, number in connection.execute(text("SELECT id, number FROM accounts"))}
+    found: dict[str, dict[date, Fraction]] = {}
+    statement = text("SELECT account, day, exact FROM charges WHERE day >= :day AND is_withdrawn = 0")
+    for number, day, exact in connection.execute(statement, {"day": (since - EPOCH).days}):
+        found.setdefault(accounts[number], {})[EPOCH + day * DAY] = Fraction(Decimal(exact))
+    return found
+
+
+def _books(connection: Connection) -> dict[str, int]:
+    """Balances, minor units."""
+    return {name: balance for name, balance in connection.execute(text("SELECT name, balance_minor FROM books"))}
+
+
+def _closed(connection: Connection) -> dict[str, int]:
+    """What remained of the accounts that are closed, minor units."""
+    done = connection.execute(text("SELECT account, remainder_minor FROM move_outs WHERE done_at > 0"))
+    return {account: remainder for account, remainder in done}
 
 
 def _shown(money: Fraction | None) -> str:

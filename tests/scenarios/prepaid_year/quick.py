@@ -71,7 +71,7 @@ class Shelf:
             shop.tell(START, f"{200 // len(meters)}.00", meter=meter)
         wanted = list(STATES[1:])
         for _ in range(60):
-            shop.pass_time(MINUTE, step=MINUTE / 4)
+            shop.pass_time(MINUTE, step=MINUTE / 2)
             state = shop.office.card("A1").supply.state
             if state in wanted:
                 wanted.remove(state)
