@@ -11,6 +11,7 @@ from headend.commands.events import RELAY_TYPE
 from headend.commands.governor_keeper import GovernorHealth
 from headend.commands.journal import Journal, Page
 from headend.commands.model import State
+from headend.commands.obligations import ESCALATIONS
 from headend.store import commands_debts as debt_rows
 from headend.store import commands_pages as pages
 
@@ -29,16 +30,19 @@ class RelayFigures:
         self.steps: Counter[tuple[str, str]] = Counter()
         self.alarms: Counter[str] = Counter()
         self.ended: Counter[str] = Counter()
+        self.escalated: Counter[int] = Counter()  # by step of the ladder, from 1
         self.reconnect_buckets = [0] * len(RECONNECT_BUCKETS_S)
         self.reconnects = 0
         self.reconnect_sum_s = 0.0
         self._open: dict[str, bool] = {}  # obligation to whether it is overdue
+        self._stages: dict[str, int] = {}
         self._quarantined: set[str] = set()
         journal.listen(self._saw)
 
     async def load(self) -> None:
         for debt in await self._journal.read(debt_rows.open_obligations, "counting obligations"):
             self._open.setdefault(debt.id, debt.is_incident)
+            self._stages.setdefault(debt.id, debt.stage)
         found = await self._journal.read(
             lambda connection: pages.commands_page(connection, states=[State.QUARANTINED], limit=1_000_000),
             "counting the quarantine",
@@ -72,9 +76,13 @@ class RelayFigures:
             else:
                 self._quarantined.discard(command.id)
         for debt in page.obligations.values():
+            for step in range(self._stages.get(debt.id, 0) + 1, debt.stage + 1):
+                self.escalated[step] += 1
             if debt.is_open:
                 self._open[debt.id] = debt.is_incident
+                self._stages[debt.id] = debt.stage
                 continue
+            self._stages.pop(debt.id, None)
             if self._open.pop(debt.id, None) is None:
                 continue
             self.ended[debt.ended] += 1
@@ -135,6 +143,12 @@ class RelayCollector(Collector):
         yield GaugeMetricFamily(
             "headend_obligations_overdue", "Reconnections owed for more than 24 hours", figures.overdue
         )
+        escalated = CounterMetricFamily(
+            "headend_obligations_escalated", "Reconnections that became as old as this", labels=["hours"]
+        )
+        for step, after in enumerate(ESCALATIONS, start=1):
+            escalated.add_metric([f"{after.total_seconds() / 3600:.0f}"], figures.escalated[step])
+        yield escalated
         ended = CounterMetricFamily("headend_obligations_ended", "Reconnections that ended", labels=["how"])
         for how, count in sorted(figures.ended.items()):
             ended.add_metric([how], count)

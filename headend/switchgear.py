@@ -27,7 +27,7 @@ from headend.audit.record import AuditRecord
 from headend.audit.settings import log_of, signing_key_of, witness_of
 from headend.clock import Clock
 from headend.commands.aftercare import Aftercare
-from headend.commands.debts import DebtKeeper
+from headend.commands.debts import DebtKeeper, EscalationHook
 from headend.commands.desk import Desk
 from headend.commands.executor import Executor
 from headend.commands.forecasts import Forecasts
@@ -38,6 +38,7 @@ from headend.commands.intake import Circumstances
 from headend.commands.journal import Journal
 from headend.commands.lookout import Lookout
 from headend.commands.model import Kind, Order
+from headend.commands.obligations import Obligation
 from headend.commands.patrol import Patrol
 from headend.commands.policy import MeterFacts, Policy
 from headend.commands.room import CommandRoom
@@ -108,6 +109,7 @@ class Switchgear:
         self._opened = asyncio.Event()
         self._problems: list[str] = []
         self._left_owed = 0
+        self._escalation_hooks: list[EscalationHook] = []
         # audit
         self._book = AuditBook(store.engine)
         self.audit = log_of(config.audit, store, source=config.source, base=base, clock=clock)
@@ -191,6 +193,7 @@ class Switchgear:
             self.switches,
             clock=self._clock,
             random_=random.Random(random_.getrandbits(64)),
+            on_escalation=self._tell_escalation,
             turn_s=self.desk.turn_s,
         )
         self.patrol = Patrol(self.journal, self.switches, clock=self._clock)
@@ -202,6 +205,17 @@ class Switchgear:
             clock=self._clock,
             on_witness=self.patrol.saw,
         )
+
+    def on_escalation(self, hook: EscalationHook) -> None:
+        """Told of each step of the ladder that a debt reaches, 1, 4, 12, 20 and 24 hours, when it is durable: for notices.
+
+        It is called in the loop, and must neither wait nor raise.
+        """
+        self._escalation_hooks.append(hook)
+
+    def _tell_escalation(self, debt: Obligation) -> None:
+        for hook in self._escalation_hooks:
+            hook(debt)
 
     def _policy(self) -> Policy | None:
         try:

@@ -5,7 +5,7 @@ import io
 import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Meta, Struct
 
@@ -16,6 +16,7 @@ from headend.prepayment.autopay import CHANNEL, OWN_RECEIPT
 from headend.prepayment.errors import BadPayment
 from headend.prepayment.fences import FencedPayment
 from headend.prepayment.model import Payment
+from headend.prepayment.payments import CHANNELS
 from headend.prepayment.reconciliation import Reconciliation
 
 __all__ = [
@@ -70,6 +71,11 @@ COLUMNS = (
 )
 Decimals = Annotated[str, Meta(pattern=r"^[0-9]{1,9}(\.[0-9]{1,6})?$", description="decimal text")]
 
+# A pattern, and not a Literal: what is wrong is answered with what was expected.
+Channel = Annotated[
+    str, Meta(pattern=f"^({'|'.join(CHANNELS)})$", extra_json_schema={"enum": list(CHANNELS)}, examples=["app"])
+]
+
 
 class PaymentTold(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Money that a channel took. channel and receipt together are unique, and stand for this payment for ever.
@@ -77,7 +83,7 @@ class PaymentTold(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     account: as the customer told it. paid_at: the channel's own time stamp, from which the customer's 24 hours run.
     """
 
-    channel: Literal["app", "bank", "counter", "collection-point", "agent", "bank-debit"]
+    channel: Channel
     receipt: Annotated[str, Meta(min_length=1, max_length=128, pattern=PRINTABLE)]
     account: Annotated[str, Meta(min_length=1, max_length=128, pattern=PRINTABLE)]
     amount_minor: Annotated[int, Meta(ge=1, le=AMOUNT_MAX)]

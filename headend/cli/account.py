@@ -117,6 +117,8 @@ def _run(verb: Verb, given: Mapping[str, Any]) -> None:
     with calling(given["config"], given["url"], given["token"]) as client:
         request = _request(verb, given, client)
         answer = client.request(verb.method, request["path"], params=request["query"], json=request["body"] or None)
+        if verb.name == "pay" and answer.status_code in (409, 422) and given["paid_at"] is None:
+            answer = _again(client, request["body"]) or answer
         body = _body(answer, verb.expected)
     if given["json"]:
         print_json(body)
@@ -145,6 +147,18 @@ def _request(verb: Verb, given: Mapping[str, Any], client: "httpx.Client") -> di
         elif one.place is Place.BODY and value is not None:
             body[key] = value
     return {"path": verb.path.format(**path), "query": query, "body": body}
+
+
+def _again(client: "httpx.Client", told: Mapping[str, Any]) -> "httpx.Response | None":
+    """A receipt that is known, typed without its time: the answer to the payment as it is known, if all that was typed is its own."""
+    typed = {name: value for name, value in told.items() if name != "paid_at"}
+    for path in (f"/v1/accounts/{path_part(told['account'])}/payments", "/v1/payments/unmatched"):
+        answer = client.get(path)
+        known = answer.json()["payments"] if answer.is_success else []
+        for one in known:
+            if {name: one[name] for name in typed} == typed:
+                return client.post("/v1/payments", json=typed | {"paid_at": one["paid_at"]})
+    return None
 
 
 # ------------------------------------------------------------------------------------------------ values

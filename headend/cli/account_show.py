@@ -244,7 +244,20 @@ def token(body: Body) -> None:
 
 def landlord(body: Body) -> None:
     _table(
-        ("account", "premises", "since", "until", "available", "this month", "kWh", "last day", "kWh", "days left"),
+        (
+            "account",
+            "premises",
+            "since",
+            "until",
+            "available",
+            "this month",
+            "kWh",
+            "last day",
+            "kWh",
+            "today",
+            "until",
+            "days left",
+        ),
         (
             (
                 one["account"],
@@ -256,6 +269,8 @@ def landlord(body: Body) -> None:
                 one["month_kwh"],
                 one["last_day"] or "",
                 one["day_kwh"] or "",
+                one["today_kwh"] or "",
+                (one["today_until"] or "")[:19],
                 "" if one["days_left"] is None else str(one["days_left"]),
             )
             for one in body["accounts"]

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from headend.cli.client import TokenOption, UrlOption, body_of, calling
+from headend.cli.client import TokenOption, UrlOption, calling
 from headend.cli.output import fail, print_json, print_table, stdout
 from headend.cli.relay_answers import ConfigOption, Json, Reason, good_body, path_part
 
@@ -42,7 +42,7 @@ def list_command(
     """What waits for a second person."""
     with calling(config, url, token) as client:
         answer = client.get("/v1/approvals", params={} if everything else {"waiting": True})
-        body = body_of(answer, expected="approvals")
+        body = good_body(answer, "approvals", json=json)
     if json:
         print_json(body)
         return
@@ -75,7 +75,7 @@ def show_command(
 ) -> None:
     """Exactly what would be approved, and its digest."""
     with calling(config, url, token) as client:
-        body = body_of(client.get(f"/v1/approvals/{path_part(approval)}"), expected="approval")
+        body = good_body(client.get(f"/v1/approvals/{path_part(approval)}"), "approval", json=json)
     if json:
         print_json(body)
         return
@@ -163,7 +163,7 @@ def obligations_command(
     """Reconnections that are owed, the oldest first. Exit code 0: listed; 2: usage, or refused; 3: no answer."""
     asked: dict[str, Any] = ({"meter": meter} if meter else {}) | ({"ended": True} if everything else {})
     with calling(config, url, token) as client:
-        body = body_of(client.get("/v1/obligations", params=asked), expected="obligations")
+        body = good_body(client.get("/v1/obligations", params=asked), "obligations", json=json)
     if json:
         print_json(body)
         return

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from headend.cli import relay_limits
-from headend.cli.client import TokenOption, UrlOption, body_of, calling, refuse
+from headend.cli.client import TokenOption, UrlOption, calling, refuse
 from headend.cli.output import ExitCode, fail, print_json, print_table, stderr, stdout
 from headend.cli.relay_answers import ConfigOption, Json, Reason, any_body, good_body, path_part, tell_refused
 
@@ -201,7 +201,7 @@ def _waited(
     until = time.monotonic() + wait_s
     with _state_line(command, quiet=quiet) as show:
         while True:
-            view = body_of(client.get(f"/v1/commands/{command['id']}"), expected="steps")
+            view = good_body(client.get(f"/v1/commands/{command['id']}"), "steps", json=quiet)
             command = view["command"]
             show(command)
             if command["is_final"] or command["state"] == "quarantined" or time.monotonic() >= until:

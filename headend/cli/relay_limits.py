@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from headend.cli.client import TokenOption, UrlOption, body_of, calling
+from headend.cli.client import TokenOption, UrlOption, calling
 from headend.cli.output import fail, print_json, print_table, stdout
 from headend.cli.relay_answers import ConfigOption, Json, good_body
 
@@ -42,7 +42,7 @@ def show_command(
 ) -> None:
     """Limits in force, what counts against them now, and higher ones that do not hold yet."""
     with calling(config, url, token) as client:
-        body = body_of(client.get("/v1/limits"), expected="used")
+        body = good_body(client.get("/v1/limits"), "used", json=json)
     if json:
         print_json(body)
         return
@@ -114,7 +114,7 @@ def set_command(
     if not wanted:
         fail("no limit is named; expected at least one, such as --per-hour 20; `headend relay limits show` lists them")
     with calling(config, url, token) as client:
-        there = body_of(client.get("/v1/limits"), expected="used")["limits"]
+        there = good_body(client.get("/v1/limits"), "used", json=json)["limits"]
         if there is None and "per_hour" not in wanted:
             fail("there are no limits yet; give at least --per-hour, the others get their usual values")
         answer = client.put("/v1/limits", json=(there or {}) | wanted)

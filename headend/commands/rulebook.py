@@ -220,10 +220,6 @@ class Rulebook:
         ledger.spend(connection, claim, position_ms)
         return None
 
-    def give_back(self, connection: Connection, command: Command) -> None:
-        """The command is over, or tries later, and no byte of it has left: it counts no more."""
-        ledger.give_back(connection, ledger.claim_of(command.order.requester, command.order.idempotency_key))
-
     # two people
 
     def ask_quarantined(

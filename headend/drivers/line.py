@@ -35,6 +35,7 @@ from protocols.exchange import BITS_PER_BYTE, NoReply, Replied, Request, Sent, S
 __all__ = ["Line", "LineCounters", "LineSession", "Priority"]
 
 QUEUE_MAX = 1000  # far beyond what a line can serve in an interval; a caller that meets it gets LineQueueFull
+RECONNECT_RESERVE = 100  # places beyond it for bringing supplies back: no number of reads keeps a close out
 SILENT_IN_A_ROW_MAX = 6  # unanswered requests, to two meters at least, before a tcp connection is taken for dead
 HANG_UP_AGAIN_S = 300.0  # a street without power must not make us reconnect for ever
 RECONNECT_S_FIRST = 1.0
@@ -226,8 +227,9 @@ class Line(asyncio.Protocol):
     ) -> "asyncio.Future[list[Replied | Sent]]":
         if self._transport is None:
             raise LineDown(self.url.text, self.problem)
-        if len(self._queue) >= QUEUE_MAX:
-            raise LineQueueFull(self.name, QUEUE_MAX)
+        places = QUEUE_MAX + (RECONNECT_RESERVE if priority <= Priority.RECONNECT else 0)
+        if len(self._queue) >= places:
+            raise LineQueueFull(self.name, places)
         done: asyncio.Future[list[Replied | Sent]] = asyncio.get_running_loop().create_future()
         job = Job(priority, next(self._numbers), request, done, then, hold=hold)
         if self._hold is not None and self._hold.task is asyncio.current_task():

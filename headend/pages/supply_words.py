@@ -56,8 +56,8 @@ def supply_words(card: AccountCard | AccountRow, letters: Sequence[Letter], t: W
             ("last-warning", "last", Mood.BAD) if state is State.WARNED else ("used-up", "warned", Mood.CARE)
         )
         deadline = _deadline(letters, kind)
-        if deadline is None:
-            return _said(t, mood, name, f"{name}_open", owed=owed)
+        if deadline is None or deadline.astimezone(t.zone).date() < standing.today:
+            return _said(t, mood, name, f"{name}_open", owed=owed)  # a moment that has passed is nothing to wait for
         return _said(t, mood, name, by=t.moment(deadline), owed=owed)
     if standing.owed_minor:
         return _said(t, Mood.CARE, "warned", "warned_open", owed=owed)

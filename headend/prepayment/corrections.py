@@ -11,7 +11,7 @@ from headend.prepayment.money import shown
 from headend.prepayment.payments import AMOUNT_MAX
 from headend.prepayment.tables import books, entries
 
-__all__ = ["ADJUSTMENTS", "PAID_OUT", "adjust", "refund"]
+__all__ = ["ADJUSTMENTS", "PAID_OUT", "adjust", "is_new_credit", "refund"]
 
 ADJUSTMENTS = "adjustments"
 PAID_OUT = "paid-out:refunds"
@@ -40,6 +40,12 @@ def adjust(
         note=note,
     )
     return post(connection, [entry])[0]
+
+
+def is_new_credit(connection: Connection, amount_minor: int, *, key: str) -> bool:
+    """Whether `adjust` would book a credit that is not booked yet."""
+    known = select(entries.c.number).where(entries.c.key == f"adjust:{key}")
+    return 0 < amount_minor <= AMOUNT_MAX and connection.execute(known).first() is None
 
 
 def refund(

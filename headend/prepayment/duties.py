@@ -5,7 +5,7 @@ A first settlement of 150,000 accounts takes some 20 s of work; cut into pieces 
 their turn in between. What a duty keeps in memory is how far it has come in a round, and nothing is lost when that is forgotten.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 import structlog
@@ -18,7 +18,7 @@ from headend.prepayment.account_events import hand_over
 from headend.prepayment.autopay import Autopay
 from headend.prepayment.database import Database
 from headend.prepayment.engine import State
-from headend.prepayment.errors import AccountClosed, NotSettled
+from headend.prepayment.errors import AccountClosed, NotSettled, SwitchboardUnavailable
 from headend.prepayment.findings import look_at, look_at_off, meters_to_ask
 from headend.prepayment.intake import Intake
 from headend.prepayment.letter_drafts import LetterDrafts
@@ -196,24 +196,42 @@ class _Supplies(Struct):
                 return 0
             self.ask_at = desks.clock.monotonic() + HOUR_S
             with desks.database.reading("looking for supplies that are off") as connection:
-                self.meters = meters_to_ask(connection)
+                self.meters = meters_to_ask(connection, days.today(now))
         some, self.meters = self.meters[:ASKED], self.meters[ASKED:]
         if not some:
             return 0
         # Asked before the transaction: an answer may take its time.
         desks.switch.begin()
-        known = _Known({meter: desks.switch.supply(meter) for _, meter in some})
+        known = _Known(self._asked(meter for _, meter in some))
         with desks.database.writing("looking at supplies that are off") as connection:
             for found in look_at_off(connection, some, known, now, days):
                 desks.letters.finding(connection, found, days.today(now), now)
         return len(some)
+
+    def _asked(self, meters: Iterable[str]) -> dict[str, Supply]:
+        """Of those that can be asked; after one that took long the others of this turn are not tried.
+
+        Raises SwitchboardUnavailable when not one can be.
+        """
+        known: dict[str, Supply] = {}
+        problems = []
+        for meter in meters:
+            try:
+                known[meter] = self.desks.switch.supply(meter)
+            except SwitchboardUnavailable as error:
+                problems.append(error)
+        if problems:
+            if not known:
+                raise problems[0]
+            _log.warning("some supplies could not be asked", count=len(problems), problem=str(problems[0]))
+        return known
 
 
 class _Known(Struct, frozen=True):
     supplies: Mapping[str, Supply]
 
     def supply(self, meter: str) -> Supply:
-        return self.supplies[meter]
+        return self.supplies.get(meter, "unknown")
 
 
 class _Noting(Struct):

@@ -141,9 +141,11 @@ class Facts(Struct, frozen=True, kw_only=True):
     """What is known at one moment, in one transaction.
 
     days_left: that the balance covers at the account's own average; None when nobody can say. settled_until: the last settled local
-    day. is_paying: a payment is told and not booked yet, or the bank was asked and has not answered. is_held: a person said not to disconnect, or is to look first.
+    day. is_paying: a payment is told and not booked yet, or the bank was asked and has not answered. is_held: a person
+    said not to disconnect, or is to look first.
     contact_since: of the phone number, None when it is not reachable. notices: by kind. orders: of this try, one a meter.
-    is_told: the command interface knows of the credit. supply: of all meters, as last asked.
+    is_told: the command interface knows of the credit. credit_since: since when it is to be told of one, None where nobody tried yet.
+    is_measured: a meter is in service. supply: of all meters, as last asked.
     """
 
     now: datetime
@@ -158,6 +160,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     notices: Mapping[str, Notice] = {}
     orders: tuple[Ordered, ...] = ()
     is_told: bool = False
+    credit_since: datetime | None = None
+    is_measured: bool = True
     supply: str = "unknown"
 
     @property
@@ -218,6 +222,8 @@ def obstacles(plan: NoticePlan, episode: Episode, facts: Facts, *, ahead: timede
     found = []
     if not facts.is_open:
         found.append("the account is not open")
+    if not facts.is_measured:
+        found.append("no meter of the account is in service")
     if -facts.balance_minor <= plan.owed_more_than_minor:
         found.append(f"{max(0, -facts.balance_minor)} is owed; nobody is disconnected for {plan.owed_more_than_minor}")
     if facts.is_paying:
@@ -320,7 +326,7 @@ def _warned(plan: NoticePlan, episode: Episode, facts: Facts) -> Decision:
 
 def _ordered(plan: NoticePlan, episode: Episode, facts: Facts) -> Decision:
     if not facts.owes:
-        return _bring_back(facts)
+        return _bring_back(plan, facts)
     if any(one.state == "verified" for one in facts.orders) or facts.supply == "off":
         return Decision(do=Do.ADVANCE, event=E.WENT_OFF, kind="disconnected")
     if all(one.is_final for one in facts.orders):
@@ -338,7 +344,7 @@ def _ordered(plan: NoticePlan, episode: Episode, facts: Facts) -> Decision:
 
 def _disconnected(plan: NoticePlan, episode: Episode, facts: Facts) -> Decision:
     if facts.is_open and not facts.owes:
-        return _bring_back(facts, "paid")
+        return _bring_back(plan, facts, "paid")
     if facts.supply == "on" and facts.now - episode.since >= SETTLE:
         return Decision(do=Do.ADVANCE, event=E.CAME_BACK)
     return Decision(look_at=facts.now + IDLE if facts.is_open else None)
@@ -367,9 +373,13 @@ _DEAD = (NoticeState.UNDELIVERABLE, NoticeState.WITHDRAWN)
 # ------------------------------------------------------------------------------------------------ inside
 
 
-def _bring_back(facts: Facts, kind: str = "") -> Decision:
+def _bring_back(plan: NoticePlan, facts: Facts, kind: str = "") -> Decision:
     """Told first: what is on its way back must be owed by the switch before anybody is promised it."""
-    return Decision(do=Do.ADVANCE, event=E.PUT_RIGHT, kind=kind) if facts.is_told else Decision(do=Do.TELL)
+    if facts.is_told:
+        return Decision(do=Do.ADVANCE, event=E.PUT_RIGHT, kind=kind)
+    late = facts.credit_since is not None and facts.now - facts.credit_since >= plan.back_within
+    text = f"paid, and the command interface could not be told of it for {plan.back_within}"
+    return Decision(do=Do.TELL, flag="not-back" if late else "", reason=text if late else "")
 
 
 def _is_low(plan: NoticePlan, facts: Facts) -> bool:

@@ -174,13 +174,14 @@ def meters_off(connection: Connection) -> list[str]:
     return list(connection.execute(select(off_meters.c.meter).order_by(off_meters.c.meter)).scalars())
 
 
-def meters_to_ask(connection: Connection) -> list[tuple[str, str]]:
-    """Account and meter of those whose supply was ordered off, or seen off, and is not known to be back; for `look_at_off`."""
+def meters_to_ask(connection: Connection, today: date) -> list[tuple[str, str]]:
+    """Account and meter of those in service whose supply was ordered or seen off, and is not known to be back; for `look_at_off`."""
     ordered_off = select(episodes.c.account).where(episodes.c.off_at.is_not(None))
-    own = account_meters.c
+    own, day = account_meters.c, day_number(today)
     statement = (
         select(own.account, own.meter)
-        .where(own.until.is_(None), or_(own.account.in_(ordered_off), own.meter.in_(select(off_meters.c.meter))))
+        .where(own.since <= day, or_(own.until.is_(None), own.until >= day))
+        .where(or_(own.account.in_(ordered_off), own.meter.in_(select(off_meters.c.meter))))
         .order_by(own.account, own.meter)
     )
     return [(account, meter) for account, meter in connection.execute(statement)]

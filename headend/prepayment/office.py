@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
+from msgspec.structs import replace
 from sqlalchemy import Connection
 
 from headend.clock import Clock
@@ -23,7 +24,7 @@ from headend.prepayment.account_rows import AccountRow, find_rows
 from headend.prepayment.accounts import Enrolment
 from headend.prepayment.autopay import Debit
 from headend.prepayment.books import entries_of
-from headend.prepayment.corrections import adjust, refund
+from headend.prepayment.corrections import adjust, is_new_credit, refund
 from headend.prepayment.daily import Comparison, DayUse, comparison, daily_use
 from headend.prepayment.database import Database
 from headend.prepayment.duties import all_duties
@@ -52,7 +53,7 @@ from headend.prepayment.service import Duty
 from headend.prepayment.standing import LandlordRow, Standing, landlord_view, standing
 from headend.prepayment.statement_data import StatementData, statement, statements_of
 from headend.prepayment.supply_flags import HOLD, clear_flag, flags_of, raise_flag
-from headend.prepayment.supply_store import touch
+from headend.prepayment.supply_store import check_no_order, touch
 from headend.prepayment.tariff_words import explain
 from headend.prepayment.telling import tell_use
 
@@ -93,6 +94,7 @@ class Office:
         check_enrolment(wanted)
         ours = self._outside.our_meters()
         with self._database.writing("enrolling an account") as connection:
+            check_no_order(connection, wanted.meters, now)
             accounts.enrol(
                 connection,
                 wanted,
@@ -202,6 +204,7 @@ class Office:
         ours = self._outside.our_meters()
         with self._database.writing("exchanging a meter") as connection:
             self._not_closed(connection, account)
+            check_no_order(connection, (old, new), now)
             accounts.exchange_meter(connection, account, old, new, day, our_meters=ours)
             note_change(connection, account, "meter", now, by=by, before=old, after=f"{new} from {day}")
             return self._looked_after(connection, account, now)
@@ -271,9 +274,13 @@ class Office:
         return self._parts.till.reverse(channel, receipt, reason=words("reason", reason), by=words("by", by))
 
     def assign(self, channel: str, receipt: str, account: str, *, by: str) -> Payment:
-        """An unmatched payment was this account's; told again it is the same. Raises UnknownPayment, BadPayment, BadInput."""
+        """An unmatched payment was this account's; told again it is the same.
+
+        Raises UnknownPayment, BadPayment, BadInput; SwitchboardUnavailable as `take`.
+        """
         by, now = words("by", by), self._clock.now()
-        with self._database.writing("assigning a payment") as connection:
+
+        def book(connection: Connection) -> Payment:
             found = self._payment(connection, channel, receipt)
             if found.state is PaymentState.BOOKED and found.booked_for == account:
                 return found
@@ -284,19 +291,44 @@ class Office:
             touch(connection, account, now)
             return assigned
 
+        with self._database.reading("looking at a payment") as connection:
+            found = self._payment(connection, channel, receipt)
+        if found.state is PaymentState.UNMATCHED:
+            return self._parts.till.credit(replace(found, account=account), book)
+        with self._database.writing("assigning a payment") as connection:
+            return book(connection)
+
     def adjust(self, account: str, amount_minor: int, *, key: str, note: str, by: str) -> Posted:
         """More than 0 is to the customer's credit. The same key is booked once.
 
-        Raises UnknownAccount, AccountClosed, KeyReused, BadInput.
+        Raises UnknownAccount, AccountClosed, KeyReused, BadInput; of a credit SwitchboardUnavailable, as `take`.
         """
         by, note, key, now = words("by", by), words("note", note), words("key", key), self._clock.now()
-        with self._database.writing("adjusting an account") as connection:
+
+        def book(connection: Connection) -> Posted:
             found = accounts.account_of(connection, account)
             posted = adjust(
                 connection, found, amount_minor, key=key, note=f"{note} ({by})", now=now, day=self._days.today(now)
             )
             touch(connection, account, now)
             return posted
+
+        with self._database.reading("looking at an account") as connection:
+            currency = accounts.account_of(connection, account).currency
+            is_credit = is_new_credit(connection, amount_minor, key=key)
+        if is_credit:
+            credit = Payment(
+                channel="adjustment",
+                receipt=key,
+                account=account,
+                amount_minor=amount_minor,
+                currency=currency,
+                paid_at=now,
+                received_at=now,
+            )
+            return self._parts.till.credit(credit, book)
+        with self._database.writing("adjusting an account") as connection:
+            return book(connection)
 
     def refund(self, account: str, amount_minor: int, *, key: str, note: str, by: str) -> Posted:
         """Money given back: of an open account's credit, or of what a closed one left over; each key once.

@@ -100,6 +100,9 @@ class Switchboard(Protocol):
         """Raises the meter's fence, and makes the obligation to reconnect when its supply is off; the same reference does so once.
 
         Always called before the payment is booked: a fence raised for nothing is harmless, a payment without its fence is not.
+
+        Raises SwitchedOff where nothing is switched at all. Then there is no order to overtake, so a payment may be booked; but no
+        obligation was made either: whoever is owed a supply tells it again until it is heard.
         """
         ...
 

@@ -93,7 +93,11 @@ class RelayFollower:
             connection.execute(insert(supply_cursors), [{"id": _HEARD, "number": last}])
 
     def _hear(self, connection: Connection, data: _Data, now: datetime) -> None:
-        account = None if data.meter is None else of_meter(connection, data.meter)
+        if data.meter is None:
+            return
+        # Whose it measures today, also where its exchange is noted ahead; else whose it is going to be.
+        today = now.astimezone(self._plan.zone).date()
+        account = of_meter(connection, data.meter, on=today) or of_meter(connection, data.meter)
         if account is None:
             return
         touch(connection, account, now)

@@ -67,6 +67,8 @@ class PrepaymentService:
         """One piece of every duty that has its turn."""
         total = 0
         for duty in self._duties:
+            if self._stop.is_set():
+                break
             state = self.states[duty.name]
             if self._clock.monotonic() < state.next_at:
                 continue
@@ -74,10 +76,15 @@ class PrepaymentService:
             state.next_at = self._clock.monotonic() + duty.every_s
             try:
                 done = await self._execute(lambda duty=duty, now=now: duty.tick(now))  # type: ignore[misc]
-            except HeadendError as error:
+            except Exception as error:
+                # Whatever it is: those behind it bring supplies back.
                 state.failures += 1
-                state.problem = str(error)
-                _log.warning("a duty of prepaid supply failed", duty=duty.name, problem=str(error))
+                state.problem = str(error) or type(error).__name__
+                told = {"duty": duty.name, "problem": state.problem}
+                if isinstance(error, HeadendError):
+                    _log.warning("a duty of prepaid supply failed", **told)
+                else:
+                    _log.error("a duty of prepaid supply failed unexpectedly", **told, exc_info=error)
                 continue
             state.problem = ""
             state.done += done

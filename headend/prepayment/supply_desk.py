@@ -4,6 +4,8 @@ Nothing is asked of anybody inside a transaction, and nothing leaves before it i
 next look: an order that may not have arrived is asked again under its own key with the same content, a credit is told again under
 its own reference. An order carries the fence that the account had in the transaction that decided it; a payment raises the fence
 at the switch before it is booked, so an order that a payment overtakes is void there, wherever it happens to be.
+
+Longer than other modules: what is gathered, decided, made durable and asked of one account stands in one place, in this order.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +19,7 @@ from msgspec.structs import replace
 from sqlalchemy import Connection, select
 
 from headend.prepayment.account_events import tell
-from headend.prepayment.accounts import account_of, all_accounts, contact_of, meters_of
+from headend.prepayment.accounts import account_of, all_accounts, contact_of
 from headend.prepayment.autopay import is_unanswered
 from headend.prepayment.books import balance_of, balances_of
 from headend.prepayment.database import Database
@@ -50,6 +52,8 @@ from headend.prepayment.supply_store import (
     Telling,
     add_order,
     load,
+    meters_in_service,
+    meters_to_tell,
     note_order,
     order_prefix,
     orders_of,
@@ -257,6 +261,8 @@ class SupplyDesk:
                 notices=notices,
                 orders=tuple(one.facts for one in asked),
                 is_told=row.is_told,
+                credit_since=None if row.telling is None else row.telling.since,
+                is_measured=bool(self._meters(connection, account, now)),
                 supply=supply,
             ),
             found,
@@ -350,7 +356,7 @@ class SupplyDesk:
             notices=tuple(proofs),
             expires_at=now + self._plan.order_valid,
         )
-        for meter in self._meters(connection, account.id):
+        for meter in self._meters(connection, account.id, now):
             order = Order(
                 key=order_prefix(account.id, episode.number, row.orders) + meter,
                 account=account.id,
@@ -372,11 +378,14 @@ class SupplyDesk:
             amount_minor=max(1, facts.balance_minor) if last is None else last.amount_minor,
             currency=account.currency,
             fence=next_fence(connection, account.id),
+            since=facts.now,
         )
 
-    @staticmethod
-    def _meters(connection: Connection, account: str) -> list[str]:
-        return [one.meter for one in meters_of(connection, account) if one.until is None]
+    def _meters(self, connection: Connection, account: str, now: datetime) -> list[str]:
+        return meters_in_service(connection, account, self._today(now))
+
+    def _today(self, now: datetime) -> date:
+        return now.astimezone(self._plan.zone).date()
 
     # -------------------------------------------------------------------------------------------- messages
 
@@ -430,7 +439,8 @@ class SupplyDesk:
             if row.episode.state not in _ASKING:
                 return "unknown"
             asked = orders_of(connection, account, row.episode.number, row.orders)
-            meters = {one.meter for one in asked} or set(self._meters(connection, account))
+            # A meter that was exchanged stays as it is for ever; one that came to somebody else says nothing of this account.
+            meters = self._meters(connection, account, now) or self._to_tell(connection, account, asked, now)
             telling = row.telling is not None and not row.is_told
         try:
             if telling:
@@ -440,13 +450,12 @@ class SupplyDesk:
             for order in asked:
                 if order.command and not order.is_final:
                     self._note(order, self._switch.state(order.command), now)
-            supplies = {self._switch.supply(meter) for meter in sorted(meters)}
+            supplies: set[Supply] = {self._switch.supply(meter) for meter in meters}
         except SwitchboardUnavailable as error:
             _log.warning("the command interface does not answer", account=account, problem=str(error))
             return "unknown"
-        if "off" in supplies:
-            return "off"
-        return "on" if supplies == {"on"} else "unknown"
+        # Where no meter is left to the account, nothing of it is off.
+        return "off" if "off" in supplies else "unknown" if "unknown" in supplies else "on"
 
     def _send_orders(self, account: str, now: datetime) -> None:
         """Those that are not known to have arrived; none when the customer has paid, or is paying, since they were decided.
@@ -456,10 +465,16 @@ class SupplyDesk:
         with self._database.reading("looking at an account's orders") as connection:
             row, facts, _ = self._facts(connection, account, now, "unknown")
             asked = orders_of(connection, account, row.episode.number, row.orders)
+            meters = self._meters(connection, account, now)
         if row.episode.state is not State.ORDERED or not facts.owes or facts.is_paying:
             return
         for order in asked:
             if order.command or order.is_final:
+                continue
+            if order.meter not in meters:
+                with self._database.writing("dropping an order") as connection:
+                    void_orders(connection, [order], now)
+                    touch(connection, account, now)
                 continue
             content = order.content
             try:
@@ -481,11 +496,14 @@ class SupplyDesk:
             note_order(connection, order, told, now)
             touch(connection, order.account, now)
 
+    def _to_tell(self, connection: Connection, account: str, asked: Sequence[Order], now: datetime) -> list[str]:
+        return meters_to_tell(connection, account, self._today(now), also=[one.meter for one in asked])
+
     def _tell(self, account: str, now: datetime) -> None:
         with self._database.reading("looking at a credit") as connection:
             row = load(connection, account, now)
             asked = orders_of(connection, account, row.episode.number, row.orders)
-            meters = sorted({one.meter for one in asked} | set(self._meters(connection, account)))
+            meters = self._to_tell(connection, account, asked, now)
         telling = row.telling
         if telling is None or row.is_told:
             return

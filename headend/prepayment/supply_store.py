@@ -1,22 +1,24 @@
 """Episodes, orders and fences as the tables keep them. Every function works inside its caller's transaction."""
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 from sqlalchemy import Connection, insert, select, update
 
-from headend.prepayment.accounts import account_of
+from headend.prepayment.accounts import account_of, meters_of, of_meter
 from headend.prepayment.books import balance_of
 from headend.prepayment.database import AT_ONCE
 from headend.prepayment.engine import Episode, Ordered, State
+from headend.prepayment.errors import NotEligible
 from headend.prepayment.fences import fenced
+from headend.prepayment.model import AccountState
 from headend.prepayment.ports import OpenProof, OrderState, ProvenNotice
 from headend.prepayment.rows import epoch_ms, from_epoch_ms
 from headend.prepayment.supply_tables import episodes
-from headend.prepayment.tables import orders
+from headend.prepayment.tables import account_meters, orders
 
 __all__ = [
     "Content",
@@ -26,7 +28,11 @@ __all__ = [
     "Telling",
     "add_order",
     "all_orders",
+    "check_no_order",
+    "is_ordered",
     "load",
+    "meters_in_service",
+    "meters_to_tell",
     "note_order",
     "order_prefix",
     "orders_of",
@@ -38,6 +44,8 @@ __all__ = [
     "void_orders",
 ]
 
+ENDING = timedelta(minutes=10)  # what was sent in an order's last moment is proven, or unconfirmed, by then
+_DAY = timedelta(days=1)
 MADE_VOID = "void"  # our word for an order that was never known to have arrived, and that a payment has overtaken
 
 
@@ -49,6 +57,7 @@ class Telling(Struct, frozen=True, kw_only=True):
     amount_minor: int
     currency: str
     fence: int
+    since: datetime | None = None  # None: noted by a version that did not keep it
 
 
 class Row(Struct, frozen=True, kw_only=True):
@@ -189,7 +198,55 @@ def restores(connection: Connection, account: str, amount_minor: int, *, counted
     return waiting or balance_of(connection, account, found.currency) - counted_minor + amount_minor >= 0
 
 
+# ------------------------------------------------------------------------------------------------ meters
+
+
+def meters_in_service(connection: Connection, account: str, today: date) -> list[str]:
+    """Those that measure the account on this local day; of an exchange that is noted ahead, the old one."""
+    found = meters_of(connection, account)
+    return [one.meter for one in found if one.since <= today and (one.until is None or one.until >= today)]
+
+
+def meters_to_tell(connection: Connection, account: str, today: date, *, also: Iterable[str] = ()) -> list[str]:
+    """Of a credit: those that measure the account, or will, since an exchange may be noted ahead of its day; and those that an order is
+    under way for. But none that is another account's: one that is taken over with a debt is that account's to switch.
+
+    also: meters of orders that have ended.
+    """
+    measuring = {one.meter for one in meters_of(connection, account) if one.until is None or one.until >= today - _DAY}
+    asked = {one.meter for one in all_orders(connection, account) if not one.is_final}
+    return sorted(one for one in {*measuring, *asked, *also} if _is_free(connection, one, account, today))
+
+
+def _is_free(connection: Connection, meter: str, account: str, today: date) -> bool:
+    """Whether the meter is the account's, or nobody's. Until the day that an exchange was noted for, it is whose it measures."""
+    whose = of_meter(connection, meter, on=today)
+    if whose is None or account_of(connection, whose).state is AccountState.CLOSED:
+        whose = of_meter(connection, meter)
+    return whose in (None, account)
+
+
 # ------------------------------------------------------------------------------------------------ orders
+
+
+def is_ordered(connection: Connection, account: str) -> bool:
+    """Whether an order may be under way, as far as is known."""
+    return any(not one.is_final for one in all_orders(connection, account))
+
+
+def check_no_order(connection: Connection, meters: Iterable[str], now: datetime) -> None:
+    """A meter changes hands only when no order can reach it any more. Raises NotEligible."""
+    for meter in meters:
+        whose = select(account_meters.c.account).where(account_meters.c.meter == meter)
+        for row in connection.execute(select(orders).where(orders.c.account.in_(whose), orders.c.meter == meter)):
+            order = _order(row)
+            until = order.content.expires_at + ENDING
+            # One that was never answered may have arrived all the same.
+            if now < until and (not order.is_final or order.state == MADE_VOID):
+                raise NotEligible(
+                    f"meter {meter!r} may still be switched by an order for account {order.account!r}; expected that it "
+                    f"has ended: try again then, at {until:%Y-%m-%d %H:%M}Z at the latest"
+                )
 
 
 def orders_of(connection: Connection, account: str, episode: int, number: int) -> list[Order]:

@@ -1,14 +1,16 @@
 """Where every payment goes through, whatever its channel: its fence first, then the books, then what it earns."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import date, datetime, timedelta
+from datetime import datetime
+from typing import TypeVar
 
 from sqlalchemy import Connection
 
 from headend.clock import Clock
+from headend.errors import HeadendError
 from headend.prepayment import fences, payments, points
-from headend.prepayment.accounts import account_of, meters_of, of_meter
+from headend.prepayment.accounts import account_of
 from headend.prepayment.database import Database
 from headend.prepayment.errors import SwitchboardUnavailable, SwitchedOff, UnknownPayment
 from headend.prepayment.heard import LocalDays
@@ -18,13 +20,13 @@ from headend.prepayment.points_file import PointsRule
 from headend.prepayment.ports import Switchboard
 from headend.prepayment.reconciliation import clear_if_booked
 from headend.prepayment.supply_flags import raise_flag
-from headend.prepayment.supply_store import all_orders, restores, touch
+from headend.prepayment.supply_store import is_ordered, meters_to_tell, restores, touch
 
 __all__ = ["Till"]
 
 SLOW_S = 5.0  # of a call to the command interface that came to nothing
 AWAY_S = 10.0  # so long after such a call the others are not tried; the channel tells those payments again
-_DAY = timedelta(days=1)
+T = TypeVar("T")
 
 
 class Till:
@@ -67,13 +69,47 @@ class Till:
             if not self._is_to_be_told(connection, payment, now):
                 return self._book(connection, payment, now)
             number = fences.raise_fence(connection, payment.account, payment.channel, payment.receipt, now)
-            meters = _meters(connection, payment.account, self._days.today(now))
+            meters = meters_to_tell(connection, payment.account, self._days.today(now))
+        self._tell_all(meters, payment, number)
+        with self._database.writing("taking a payment") as connection:
+            return self._book(connection, payment, self._clock.now())
+
+    def credit(self, told: Payment, book: Callable[[Connection], T]) -> T:
+        """`book`, in a transaction of its own, for money that a person books by hand. told: as the command interface hears of it.
+
+        Where an order may be under way, its fence comes first, as a payment's does. Where none is, none is decided on a balance
+        without this money. Raises SwitchboardUnavailable, with nothing booked; and what `book` raises.
+        """
+        now = self._clock.now()
+        with self._database.writing("booking a credit") as connection:
+            if not is_ordered(connection, told.account) or not self._is_to_be_told(connection, told, now):
+                return self._booked(connection, told, book)
+            number = fences.raise_fence(connection, told.account, told.channel, told.receipt, now)
+            meters = meters_to_tell(connection, told.account, self._days.today(now))
+        try:
+            self._tell_all(meters, told, number)
+            with self._database.writing("booking a credit") as connection:
+                return self._booked(connection, told, book)
+        except HeadendError:
+            # The person is told so, and nobody is on the way with this money: it holds up nothing.
+            with self._database.writing("lifting a credit's fence") as connection:
+                self._lift(connection, told)
+            raise
+
+    def _booked(self, connection: Connection, told: Payment, book: Callable[[Connection], T]) -> T:
+        self._lift(connection, told)
+        return book(connection)
+
+    @staticmethod
+    def _lift(connection: Connection, told: Payment) -> None:
+        fences.booked(connection, told.channel, told.receipt)
+        clear_if_booked(connection, told.account)
+
+    def _tell_all(self, meters: Sequence[str], payment: Payment, number: int) -> None:
         for meter in meters:
             # Who switches nothing has nothing to stop; what is to come back, the supply desk tells until it is heard.
             with suppress(SwitchedOff):
                 self._tell(meter, payment, number)
-        with self._database.writing("taking a payment") as connection:
-            return self._book(connection, payment, self._clock.now())
 
     def _tell(self, meter: str, payment: Payment, number: int) -> None:
         """Raises SwitchboardUnavailable, at once where somebody has just waited in vain: threads that wait are soon all there are."""
@@ -120,8 +156,7 @@ class Till:
 
     def _book(self, connection: Connection, payment: Payment, now: datetime) -> Payment:
         taken = payments.take(connection, payment, self._days.zone)
-        fences.booked(connection, payment.channel, payment.receipt)
-        clear_if_booked(connection, payment.account)
+        self._lift(connection, payment)
         if taken.state is PaymentState.BOOKED:
             if self._rule is not None:
                 points.award(connection, taken, self._rule, now, self._days)
@@ -141,11 +176,3 @@ class Till:
                 "reason": taken_back.problem,
             }
             self._reversed(connection, account.id, now, figures)
-
-
-def _meters(connection: Connection, account: str, today: date) -> list[str]:
-    """Those that measure the account, or will: an exchange may be noted ahead of its day. And those that an order is under way for;
-    but none that is another account's by now."""
-    measuring = {one.meter for one in meters_of(connection, account) if one.until is None or one.until >= today - _DAY}
-    asked = {one.meter for one in all_orders(connection, account) if not one.is_final}
-    return sorted(meter for meter in measuring | asked if of_meter(connection, meter) in (None, account))

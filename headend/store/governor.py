@@ -17,7 +17,6 @@ from headend.store.governor_tables import governor_clock, governor_entries, gove
 
 __all__ = [
     "claim_of",
-    "give_back",
     "load_position",
     "mark_told",
     "note_over",
@@ -32,7 +31,7 @@ __all__ = [
     "waiting_or_spent",
 ]
 
-_WAITING, _SPENT, _RETURNED = 0, 1, 2
+_WAITING, _SPENT = 0, 1
 # States in which no byte of a command has left, but may: a claim waits, and one that was spent in vain waits again.
 _UNSENT = frozenset({"requested", "checked", "approved", "scheduled", "due"})
 # States in which nothing was done, nor will be. A meter's own refusal is none of them: something was tried.
@@ -128,11 +127,6 @@ def spend(connection: Connection, claim: str, position_ms: int) -> None:
     connection.execute(
         update(governor_entries).where(_entry.claim == claim).values(state=_SPENT, position_ms=position_ms)
     )
-
-
-def give_back(connection: Connection, claim: str) -> None:
-    """No byte of it has left, nor will: it counts no more. Asked by whoever knows that nothing has left."""
-    connection.execute(update(governor_entries).where(_entry.claim == claim).values(state=_RETURNED))
 
 
 def released_of(connection: Connection, claims: Sequence[str]) -> dict[str, bool]:

@@ -12,6 +12,7 @@ process of its own so that its CPU time is its own, and what is compared is the 
     ingest     durable reads per second through writer and store, with and without truth checks, and bytes on disk per read
     replay     events of the feed per second over HTTP, beside a plain file of the same bytes from the same server
     drain      a backlog of a day of 1,000 meters to a webhook, an MQTT broker and a NATS stream
+    audit      records of the audit log proven per CPU second by both verifiers, beside plain SHA-256 over the same bytes
 
 `make bench` runs all of them; `python -m tests.bench --only modbus --rounds 3` one, and `--json` prints for programs.
 """

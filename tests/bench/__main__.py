@@ -18,6 +18,7 @@ from rich.table import Table
 
 from headend.drivers.protocols import IN_FLIGHT_MAX
 from headend.observability import configure_logs
+from tests.bench.audit import measure_audit
 from tests.bench.decoding import measure_decoding
 from tests.bench.drain import measure_drain
 from tests.bench.figures import Figure
@@ -43,6 +44,7 @@ MEASUREMENTS = (
         "replay",
         "drain",
         "settlement",
+        "audit",
         "reconnect",
     ),
 )
@@ -97,6 +99,8 @@ def main() -> None:
                 found[name] = measure_drain(rounds=min(asked.rounds, 3), note=note)
             elif name == "reconnect":
                 found[name] = measure_reconnect(note=note)
+            elif name == "audit":
+                found[name] = measure_audit(rounds=asked.rounds, note=note)
             elif name == "settlement":
                 found[name] = measure_settlement(note=note)
             else:

@@ -4,6 +4,7 @@ import struct
 from decimal import Decimal
 
 from headend.quantities import plan_questions
+from tests.bench.audit import measure_audit
 from tests.bench.decoding import measure_decoding
 from tests.bench.drain import measure_drain
 from tests.bench.far_end import far_end
@@ -96,6 +97,13 @@ def test_every_way_of_replay_gives_every_event() -> None:
 
 def test_a_backlog_drains_to_every_kind_of_destination() -> None:
     assert_positive(measure_drain(rounds=1, meters=10, slots=20))
+
+
+def test_a_log_is_proven_by_both_verifiers() -> None:
+    """That each of them finds the whole log good and signed is checked inside."""
+    figures = measure_audit(rounds=1, records=1_200)
+    assert_positive(figures)
+    assert [figure.goal is not None for figure in figures] == [False, *[True] * 4, *[False] * 4]
 
 
 def test_a_day_of_prepaid_accounts_is_settled_and_the_books_balance() -> None:

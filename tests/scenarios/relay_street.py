@@ -25,6 +25,7 @@ from headend.commands.room import CommandRoom
 from headend.keys import make_key_files
 from headend.store.commands import Step
 from headend.store.commands_pages import obligations_page
+from headend.store.reserve import DiskWatch
 from headend.store.tokens import Role
 from headend.store.writer import inline
 from simulators.dlt645_bus import Dlt645Bus
@@ -201,11 +202,12 @@ def play(
     edit: Callable[[str], str] = str,
     is_ready: bool = True,
     enabled: bool = True,
+    disk: DiskWatch | None = None,
 ) -> None:
     """is_ready: limits are set and the weather is told; a head-end without them opens nothing."""
 
     async def main(clock: VirtualClock, random_: random.Random) -> None:
-        async with running(folder, clock, meters=meters, seed=seed, edit=edit, enabled=enabled) as street:
+        async with running(folder, clock, meters=meters, seed=seed, edit=edit, enabled=enabled, disk=disk) as street:
             if is_ready:
                 await street.set_limits()
                 street.tell_weather()
@@ -224,6 +226,7 @@ async def running(
     edit: Callable[[str], str],
     enabled: bool = True,
     there: Mapping[str, Dlt645Meter] | None = None,
+    disk: DiskWatch | None = None,
 ) -> AsyncIterator[RelayStreet]:
     """there: meters of an earlier run, which stand as it left them."""
     street = build(
@@ -254,6 +257,7 @@ async def running(
         linger_s=0.5,
         synchronised=lambda: True,
         random_=random.Random(seed),
+        disk=disk,
     )
     stop = asyncio.Event()
     running_ = asyncio.create_task(head_end.run(stop))

@@ -5,6 +5,8 @@ where, stands in prepaid_year/checker.py.
 """
 
 from datetime import date, timedelta
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -86,3 +88,29 @@ def test_a_read_found_wrong_after_a_final_settlement_changes_nothing_of_it(tmp_p
     assert household.is_closed
     assert household.reckoning.last == leaves
     assert "revised-after-closing" in flags
+
+
+def test_what_a_person_tells_at_noon_counts_against_the_balance_in_the_evening(tmp_path: Path) -> None:
+    year = Year(tmp_path, 1, seed=3, crashes=0.0, first=NEAR_THE_LEAP_DAY)
+    [household] = year.households.values()
+    meter, day = household.meter.meter, NEAR_THE_LEAP_DAY + 3 * DAY
+    evening: list[tuple[Fraction, int]] = []
+
+    def tell() -> None:
+        year.office.tell_use(meter.name, day, {"1-0:1.8.0": Decimal(40)}, by="fitter", note="read on the old meter")
+        household.told = {(meter.name, day): {0: Decimal(40)}}
+        household.touch(day)
+
+    def look() -> None:
+        evening.append((household.truth(), year.office.standing(household.account).available_minor))
+
+    year.at(midnight(day) + timedelta(hours=12), lambda: meter.lost.add(meter.place_of(day)))
+    year.at(midnight(day + 2 * DAY) + timedelta(hours=12), tell)
+    year.at(midnight(day + 2 * DAY) + timedelta(hours=20), look)
+    try:
+        year.live(8)
+        year.checker.check_end()
+    finally:
+        year.aclose()
+    [(truth, balance)] = evening
+    assert abs(truth - balance) <= 1

@@ -14,6 +14,7 @@ from headend.audit.verify import verify_log
 from headend.commands.model import Kind, State
 from headend.database.engine import reading
 from headend.keys import PublicKey
+from headend.store.reserve import DiskWatch, Reserve
 from headend.store.store import open_store
 from simulators.virtual_time import VirtualClock, run
 from tests.scenarios.relay_street import LIMITS, MORNING, RelayStreet, play, running
@@ -37,6 +38,14 @@ def test_what_is_paid_while_the_line_is_down_is_given_back_within_a_minute_of_it
         await street.pays("M000001")
         await asyncio.sleep(5 * 3600)
         assert climbed == [("M000001", 1), ("M000001", 2)]
+        [collector] = street.head_end.switchgear.collectors()
+        counted = {
+            sample.labels["hours"]: sample.value
+            for metric in collector.collect()
+            for sample in metric.samples
+            if sample.name == "headend_obligations_escalated_total"
+        }
+        assert counted == {"1": 1, "4": 1, "12": 0, "20": 0, "24": 0}
         debt = await street.debt_of("M000001")
         assert debt is not None
         assert debt.is_open
@@ -238,6 +247,33 @@ def test_bad_weather_and_a_step_of_the_clock_hold_an_open_back_and_no_close(tmp_
         assert street.is_on("M000001")
 
     play(tmp_path, story)
+
+
+def test_on_a_full_disk_nothing_is_opened_and_what_is_paid_is_given_back(tmp_path: Path) -> None:
+    reserve = Reserve(tmp_path / "reserve", 1 << 16)
+    disk = DiskWatch(reserve)
+
+    async def story(street: RelayStreet) -> None:
+        await opened(street, "M000002")
+        waiting = await street.ask(
+            street.an_order(Kind.OPEN, "M000003", not_before=street.clock.now() + timedelta(seconds=20))
+        )
+        reserve.size = 1 << 60  # no disk has so much room
+        disk.note_full()
+        asked = await street.ask(street.an_order(Kind.OPEN, "M000001"))
+        assert [one.rule for one in asked.refusals] == ["store"]
+        await street.pays("M000002")
+        await asyncio.sleep(60)
+        debt = await street.debt_of("M000002")
+        assert debt is not None
+        assert debt.ended == "permitted"
+        assert disk.is_full
+        assert waiting.command is not None
+        assert (await street.command(waiting.command.id)).state is State.SCHEDULED
+        assert street.is_on("M000001")
+        assert street.is_on("M000003")
+
+    play(tmp_path, story, disk=disk)
 
 
 def test_a_stolen_token_cuts_off_no_more_than_the_limit(tmp_path: Path) -> None:

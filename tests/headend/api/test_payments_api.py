@@ -118,6 +118,9 @@ async def test_what_cannot_be_money_is_refused_with_the_path_of_the_field(tmp_pa
             refused = await client.post("/v1/payments", json=told, headers=site.token("cashier"))
             assert refused.status_code == 422, (changes, refused.text)
             assert path in refused.json()["detail"], changes
+        told = site.payment() | {"channel": "post"}
+        refused = await client.post("/v1/payments", json=told, headers=site.token("cashier"))
+        assert "app|bank|counter|collection-point|agent|bank-debit" in refused.json()["detail"]
         assert (await client.get("/v1/accounts/A1/payments", headers=site.token("read"))).json() == {"payments": []}
         unmatched = (await client.get("/v1/payments/unmatched", headers=site.token("cashier"))).json()
         assert unmatched == {"payments": [], "told": []}

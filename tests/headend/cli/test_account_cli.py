@@ -13,6 +13,7 @@ from headend.cli.account import _minor
 from headend.cli.main import app
 from headend.prepayment.tariff_file import TARIFFS
 from tests.headend.api.account_site import TODAY, AccountSite, site_of
+from tests.headend.prepayment.fleet import interval
 
 DAY = timedelta(days=1)
 ENROL = (
@@ -116,7 +117,10 @@ async def test_days_months_and_money_that_is_nobodys_are_shown_to_people(tmp_pat
         assert [word in daily.stdout for word in ("2026-03-31", "2.11", "this month: 0 kWh")] == [True] * 3
         used = await admin("use", "M2", "2026-03-02", "1-0:1.8.0=12.5", "--note", "read by the fitter")
         assert "M2 on 2026-03-02: 1-0:1.8.0 12.5 kWh" in used.stdout
-        assert "A2" in (await cashier("landlord", "C-A1")).stdout
+        site.feed.tell(interval("M2", TODAY, "0.75", start=site.town.now, length=timedelta(minutes=15)))
+        site.pass_time(timedelta(minutes=15), step=timedelta(minutes=15))
+        tenants = await cashier("landlord", "C-A1")
+        assert [word in tenants.stdout for word in ("A2", "today", "0.75")] == [True] * 3
         assert "asked for nothing" in (await cashier("debits", "A1")).stdout
         now = site.town.now.isoformat()
         unknown = await cashier("pay", "A7", "--amount", "5", "--receipt", "R1", "--currency", "CNY", "--paid-at", now)
@@ -169,6 +173,22 @@ async def test_what_cannot_be_done_ends_with_its_exit_code_and_says_what_next(tm
         assert "holds up nothing" in (await admin("drop", "counter", "R1")).stdout
         nobody = ["account", "show", "A1", "--url", "http://127.0.0.1:9", "--token", "hdt_x"]
         assert (await asyncio.to_thread(lambda: CliRunner().invoke(app, nobody))).exit_code == 3
+
+
+async def test_a_payment_that_is_typed_again_without_its_time_is_the_same_one(tmp_path: Path) -> None:
+    async with site_of(tmp_path, listens=True) as (site, client):
+        cashier = Terminal(site, str(client.base_url), "cashier")
+        await site.enrol(client)
+        at = site.town.now - timedelta(hours=1)
+        for account, words in (("A1", "booked 5.00 CNY for A1"), ("A9", "unmatched 5.00 CNY for nobody")):
+            pay = ("pay", account, "--receipt", f"R-{account}", "--amount", "5.00", "--currency", "CNY")
+            assert words in (await cashier(*pay, "--paid-at", at.isoformat())).stdout
+            again = await cashier(*pay)  # its time would be that of this machine, which is another
+            assert f"{words}, known already" in again.stdout
+            await cashier(*pay[:5], "6.00", "--currency", "CNY", expect=2)
+            late = await cashier(*pay, "--paid-at", (at + timedelta(minutes=1)).isoformat(), expect=2)
+            assert "used before with other content" in late.output
+        assert (await cashier.json("show", "A1"))["standing"]["available_minor"] == 500
 
 
 def test_a_tariff_file_is_checked_without_a_head_end(tmp_path: Path) -> None:

@@ -49,18 +49,40 @@ async def test_a_refused_order_says_the_same_when_it_is_looked_up_later(tmp_path
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("list", "--limit", "0"),
-        ("list", "--state", "nope"),
-        ("show", "nope"),
-        ("cancel", "nope", "--reason", "x"),
+        ("relay", "list", "--limit", "0"),
+        ("relay", "list", "--state", "nope"),
+        ("relay", "show", "nope"),
+        ("relay", "cancel", "nope", "--reason", "x"),
+        ("approvals", "show", "nope"),
+        ("approvals", "refuse", "nope", "--reason", "x"),
     ],
 )
 async def test_with_json_a_problem_is_json_too(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     async with site_of(tmp_path) as (site, client):
         await site.make_ready(client)
-        done = await cli(site, "relay", *arguments, "--json", who=site.token("operate"))
+        done = await cli(site, *arguments, "--json", who=site.token("operate", "approve", person="Bob"))
         assert done.exit_code == 2
         assert json.loads(done.stdout)["status"] in (400, 404)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("relay", "list"),
+        ("relay", "limits", "show"),
+        ("relay", "limits", "set", "--per-hour", "2"),
+        ("approvals", "list"),
+        ("approvals", "show", "nope"),
+        ("obligations",),
+    ],
+)
+async def test_with_json_a_token_without_the_right_is_told_in_json(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    async with site_of(tmp_path) as (site, _):
+        done = await cli(site, *arguments, "--json", who={"Authorization": "Bearer hdt_" + "0" * 40})
+        assert done.exit_code == 2, done.output
+        problem = json.loads(done.stdout)
+        assert (problem["status"], bool(problem["title"])) == (401, True)
+        assert "refused: " in done.stderr
 
 
 async def test_an_order_without_an_outcome_in_time_says_so_and_is_there_later(tmp_path: Path) -> None:

@@ -271,11 +271,10 @@ async def test_an_order_that_is_looked_at_while_it_is_being_sent_does_not_stand_
     assert machine.send(orders(1, first=1)[0]) is not None
 
 
-async def test_giving_back_makes_room_and_asking_twice_takes_none(machine: Machine) -> None:
+async def test_asking_twice_takes_no_second_place(machine: Machine) -> None:
     await with_limits(machine, soon(per_hour=3))
-    wanted = orders(3)
-    assert machine.ask(wanted) == machine.ask(wanted) == (None,) * 3
-    machine.do(lambda connection: machine.rulebook.give_back(connection, a_command(wanted[0])))
+    wanted = orders(2)
+    assert machine.ask(wanted) == machine.ask(wanted) == (None,) * 2
     assert machine.ask(orders(2, first=10)).count(None) == 1
 
 

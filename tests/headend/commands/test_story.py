@@ -73,6 +73,27 @@ def test_an_open_is_verified_with_register_and_evidence() -> None:
     play(scene)
 
 
+@pytest.mark.parametrize("kind", [Kind.OPEN, Kind.CLOSE, Kind.PERMIT_CLOSE])
+@pytest.mark.parametrize("fault", ["", "silent-after", "refuses"])
+def test_what_the_register_said_stands_beside_every_order_that_has_left_whatever_became_of_it(
+    kind: Kind, fault: str
+) -> None:
+    async def scene(world: World, room: Room) -> None:
+        world.meters[METER].contact = "closed" if kind is Kind.OPEN else "open"
+        world.meters[METER].fault = fault
+        command = await accepted(room, kind)
+        await world.sent(1)
+        await asyncio.sleep(60)
+        register = (await state_of(room, command.id)).register
+        assert register is not None
+        assert (register.obis, str(register.amount), register.unit) == ("1-0:1.8.0", "123.45", "kWh")
+        told = [event.data for event in world.events if event.data.get("command") == command.id]
+        registers = [data["register"] for data in told if data["state"] in ("sending", "sent")]
+        assert [str(one["value"]) for one in registers if isinstance(one, dict)] == ["123.45", "123.45"]
+
+    play(scene)
+
+
 @pytest.mark.parametrize(
     ("fault", "state", "word"),
     [
@@ -139,6 +160,26 @@ def test_an_open_waits_for_the_window_of_the_next_morning() -> None:
         await asyncio.sleep(3600 + 60)
         assert (await state_of(room, command.id)).state is State.VERIFIED
         assert world.wire[0].at.hour == 8
+
+    play(scene)
+
+
+@pytest.mark.parametrize("kind", [Kind.OPEN, Kind.CLOSE])
+def test_nothing_leaves_before_its_not_before_also_after_a_restart(kind: Kind) -> None:
+    async def scene(world: World, room: Room) -> None:
+        world.meters[METER].contact = "closed" if kind is Kind.OPEN else "open"
+        command = await accepted(room, kind, after_s=900)
+        await asyncio.sleep(450)
+        await room.end()
+        again = Room(world)
+        await again.start()
+        await asyncio.sleep(440)
+        assert world.wire == []
+        await asyncio.sleep(60)
+        [frame] = world.wire
+        assert command.order.not_before is not None
+        assert timedelta(0) <= frame.at - command.order.not_before < timedelta(seconds=40)
+        await again.end()
 
     play(scene)
 
@@ -410,6 +451,12 @@ def test_a_debt_climbs_the_ladder_and_stays_open_as_an_incident_until_it_is_paid
         assert [round(hours, 1) for hours in climbed] == [1.0, 4.0, 12.0, 20.0, 24.0]
         (debt,) = await room.desk.obligations()
         assert debt.is_incident
+        told: dict[object, object] = {}  # by step of the ladder, as it was first told in the feed
+        for event in world.events:
+            if event.data.get("about") == "obligation" and event.data["stage"]:
+                told.setdefault(event.data["stage"], event.data["state"])
+        assert told == {1: "escalated", 2: "escalated", 3: "escalated", 4: "escalated", 5: "incident"}
+        assert room.debts.counters.escalations == 5
         world.meters[METER].fault = ""
         await asyncio.sleep(1000)
         assert await room.desk.obligations() == []

@@ -10,11 +10,12 @@ from headend.drivers.dlt645_relay import FRAME_LIFE_S
 from headend.drivers.errors import (
     HoldOver,
     LineDown,
+    LineQueueFull,
     NoAnswer,
     SendingTooOld,
     StopOrder,
 )
-from headend.drivers.line import Priority
+from headend.drivers.line import QUEUE_MAX, Priority
 from headend.drivers.relay import SwitchUnconfirmed
 from protocols.dlt645.items import Di
 from protocols.dlt645.messages import ReadRequest, decode
@@ -239,6 +240,25 @@ def test_an_order_behind_bytes_that_the_far_end_does_not_take_is_not_added_to_th
         with pytest.raises(LineDown, match="does not take"):
             await site.order(Kind.OPEN)
         assert site.wire.orders == []
+
+    on_site(story)
+
+
+def test_a_close_has_a_place_on_a_line_whose_queue_is_full_of_reads() -> None:
+    """An open has none: it is asked for again when there is room."""
+
+    async def story(site: Site) -> None:
+        asking = Request(ADDRESS, ReadRequest(di=Di("00010000")))
+        reads = [asyncio.ensure_future(site.line.exchange(asking, Priority.LIVE)) for _ in range(QUEUE_MAX + 1)]
+        await asyncio.sleep(0)
+        with pytest.raises(LineQueueFull):
+            await site.order(Kind.OPEN)
+        sent = await site.order(Kind.CLOSE)
+        assert sent.acknowledged
+        assert sum(one.done() for one in reads) <= 1, "it waited behind more than the read that was under way"
+        for one in reads:
+            one.cancel()
+        await asyncio.gather(*reads, return_exceptions=True)
 
     on_site(story)
 

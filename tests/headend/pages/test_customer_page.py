@@ -151,10 +151,12 @@ def test_use_of_today_is_told_as_what_it_is(tmp_path: Path) -> None:
     for number in range(40):
         start = at(TODAY, 0) + number * quarter
         village.feed.tell(interval("M1002", TODAY, "0.05", start=start, length=quarter))
+        village.feed.tell(interval("M1003", TODAY, "0.03", start=start, length=quarter))
     village.turn()
     try:
         with serving(tmp_path, village) as site, httpx.Client(base_url=site.url, timeout=20) as client:
             assert "Today until 10:00: 2.00 kWh, not settled yet" in my(site, client, "A1002").text
+            assert "Today until 10:00: 1.20 kWh, not settled yet" in my(site, client, "A1001").text  # of the tenant
     finally:
         village.aclose()
 

@@ -61,6 +61,18 @@ def test_each_state_has_its_words(
     assert words in f"{found.title}. {found.text}"
 
 
+def test_a_day_that_has_passed_is_not_named_as_the_last_to_pay(village: Village) -> None:
+    for state, kind, words in (
+        (State.USED_UP, "used-up", "Please pay it soon"),
+        (State.WARNED, "last-warning", "Pay it now"),
+    ):
+        card = a_card(village, state, -3000)
+        for day, is_told in ((date(2026, 3, 28), True), (date(2026, 3, 29), False)):
+            then = replace(card, standing=replace(card.standing, today=day))
+            text = supply_words(then, letters(village, kind), EN).text
+            assert ("28 Mar 2026" in text, words in text) == (is_told, not is_told)
+
+
 def test_what_is_off_says_since_when(village: Village) -> None:
     card = a_card(village, State.DISCONNECTED, -3000, is_off=True, off_since=DEADLINE)
     assert "Off since 28 Mar 2026 09:00" in supply_words(card, (), EN).text

@@ -5,10 +5,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import structlog
 from sqlalchemy import inspect
 
 from headend.errors import HeadendError
 from headend.prepayment.account_events import hand_over, tell
+from headend.prepayment.accounts import exchange_meter
 from headend.prepayment.database import Database, open_database
 from headend.prepayment.errors import OutboxUnavailable
 from headend.prepayment.notice_texts import load_texts
@@ -92,6 +94,20 @@ def test_a_customer_who_has_to_press_the_button_is_told_once(tmp_path: Path) -> 
     program.aclose()
 
 
+def test_a_button_of_a_meter_that_will_be_exchanged_is_told_while_it_measures(tmp_path: Path) -> None:
+    program = Program(tmp_path, Town(5), 1)
+    with program.database.writing("exchanging") as connection:
+        ahead = NOW.date() + timedelta(days=30)
+        exchange_meter(connection, A, meter_of(A), "M-new", ahead, our_meters={"M-new"})
+    data = {"about": "command", "meter": meter_of(A), "command": "c1", "kind": "permit-close", "state": "verified"}
+    event: dict[str, object] = {"type": "headend.relay.v1", "data": data | {"waiting_for_customer": True}}
+    follower = RelayFollower(program.database, ListFeed([event]), plan=PLAN, texts=load_texts(PLAN.zone))
+    assert follower.tick(NOW) == 1
+    with Database(program.engine).reading("looking") as connection:
+        assert [one.kind for one in letters_of(connection, A)] == ["permitted"]
+    program.aclose()
+
+
 class Book:
     def __init__(self) -> None:
         self.taken: list[int] = []
@@ -155,6 +171,42 @@ def test_a_duty_that_fails_is_tried_again_and_holds_up_no_other() -> None:
         assert done.count("rare") == 1
         assert service.states["failing"].problem == ""
         assert service.states["failing"].failures == 2
+
+    run(main)
+
+
+def test_a_duty_that_fails_as_nobody_expected_costs_only_itself() -> None:
+    async def main(clock: VirtualClock, _: object) -> None:
+        done: list[str] = []
+
+        def broken(now: datetime) -> int:
+            raise KeyError("A0001")
+
+        def nameless(now: datetime) -> int:
+            raise ZeroDivisionError
+
+        def last(now: datetime) -> int:
+            done.append("last")
+            return 1
+
+        duties = [
+            Duty(name="broken", tick=broken),
+            Duty(name="nameless", tick=nameless),
+            Duty(name="last", tick=last),
+        ]
+        service = PrepaymentService(duties, clock=clock, execute=inline)
+        with structlog.testing.capture_logs() as logged:
+            assert [await service.round() for _ in range(2)] == [1, 1]
+        assert done == ["last", "last"]
+        assert {name: (one.problem, one.failures) for name, one in service.states.items()} == {
+            "broken": ("'A0001'", 2),
+            "nameless": ("ZeroDivisionError", 2),
+            "last": ("", 0),
+        }
+        assert [(one["log_level"], type(one["exc_info"])) for one in logged[:2]] == [
+            ("error", KeyError),
+            ("error", ZeroDivisionError),
+        ]
 
     run(main)
 

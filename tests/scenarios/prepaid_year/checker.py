@@ -146,6 +146,14 @@ class Checker:
         drawn = {key: one for key, one in self._year.bank.drawn.items() if one[0] == household.agreement}
         return sum(one[1] for key, one in drawn.items() if key not in self._year.booked)
 
+    # ---------------------------------------------------------------------------------------- every turn
+
+    def reckon(self) -> None:
+        """Before a turn: what a person told since the last one is charged in it."""
+        for household in self._year.households.values():
+            if not household.is_closed:
+                self._reckon(household, self._year.today)
+
     # ---------------------------------------------------------------------------------------- every day
 
     def check_day(self) -> None:
@@ -170,7 +178,7 @@ class Checker:
 
     def _check_closings(self) -> None:
         """In the turn that made them: what is found out later is flagged, and changes nothing of a final settlement."""
-        year, today = self._year, self._year.today
+        year = self._year
         leaving = [one for one in year.households.values() if one.leaves is not None and not one.is_closed]
         if not leaving:
             return
@@ -179,10 +187,9 @@ class Checker:
             leaving = [one for one in leaving if one.account in closed]
             if not leaving:
                 return
-            since = min(one.leaves or today for one in leaving) - 25 * DAY
+            since = min(one.leaves or year.today for one in leaving) - 25 * DAY
             charges, books = _charges(connection, since), _books(connection)
         for household in leaving:
-            self._reckon(household, today)
             self._check_charges(household, since, charges)
             self._check_closed(household, closed[household.account], books)
 

@@ -155,6 +155,7 @@ class Year:
             else:
                 if at == TURNS[1]:
                     self.happenings.happen()
+                self.checker.reckon()
                 self._turn()
             self.checker.check_turn()
         self._pass_time(midnight(today + DAY) + timedelta(minutes=10))
