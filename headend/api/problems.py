@@ -130,7 +130,7 @@ _PREPAYMENT: dict[type[PrepaymentError], tuple[int, str, str]] = {
     SwitchboardUnavailable: (
         503,
         "switchboard-unavailable",
-        "The payment is not booked; tell it again with the same receipt.",
+        "Nothing is booked; tell it again with the same receipt or key.",
     ),
     FeedUnavailable: (503, "feed-unavailable", _NOT_NOW),
     OutboxUnavailable: (503, "outbox-unavailable", _NOT_NOW),

@@ -177,6 +177,11 @@ def confirm(connection: Connection, account: str, opens_on: date) -> Account:
     found = account_of(connection, account)
     if found.state is not AccountState.ENROLLED:
         raise NotEligible(f"account {account!r} is {found.state.value}; expected one that waits for its agreement")
+    contact = contact_of(connection, account)
+    if not contact.is_reachable:
+        raise NotEligible(
+            f"the agreement did not reach {contact.phone}; expected a number that is reached: change it first"
+        )
     _set(connection, account, state=AccountState.ACTIVE.value, opened_on=day_number(opens_on))
     connection.execute(
         update(account_meters).where(account_meters.c.account == account).values(since=day_number(opens_on))

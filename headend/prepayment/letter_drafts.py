@@ -8,7 +8,7 @@ from msgspec import Struct
 from sqlalchemy import Connection
 
 from headend.feed.envelope import plain
-from headend.prepayment.accounts import account_of
+from headend.prepayment.accounts import account_of, contacts_of
 from headend.prepayment.autopay import ACCEPTED, Debit
 from headend.prepayment.books import balance_of
 from headend.prepayment.findings import Found
@@ -28,14 +28,16 @@ class LetterDrafts(Struct, frozen=True):
     texts: NoticeTexts
 
     def agreement(self, connection: Connection, account: str, now: datetime) -> bool:
-        """Once for each day on which it begins."""
+        """Once for each day on which it begins, and for each number."""
         found = account_of(connection, account)
+        numbers = len({contact.phone for contact in contacts_of(connection, account)})
+        begins = f"{found.opened_on}" if numbers == 1 else f"{found.opened_on}/{numbers}"
         figures: dict[str, Figure] = {
             "day": found.opened_on,
             "reminder": Money(found.reminder_minor, found.currency),
             "topup": Money(found.topup_minor, found.currency) if found.topup_minor else None,
         }
-        return self._post(connection, account, "agreement", f"{found.opened_on}", figures, now)
+        return self._post(connection, account, "agreement", begins, figures, now)
 
     def debit(self, connection: Connection, debit: Debit, now: datetime) -> None:
         """That it was drawn; and once a settlement that the bank refuses it, however often it is tried again."""

@@ -14,7 +14,7 @@ from headend.prepayment import accounts
 from headend.prepayment.agenda import touch_account
 from headend.prepayment.books import balance_of, post
 from headend.prepayment.database import put_rows
-from headend.prepayment.errors import AccountClosed, NotSettled
+from headend.prepayment.errors import AccountClosed, BadInput, NotSettled
 from headend.prepayment.model import AccountState, Cause, Entry, customer_book
 from headend.prepayment.rows import day_number, day_of, epoch_ms, from_epoch_ms
 from headend.prepayment.settlement import Settlement, unsettled_days
@@ -49,14 +49,14 @@ class FinalSettlement(Struct, frozen=True, kw_only=True):
 def ask(connection: Connection, account: str, last_day: date, now: datetime, *, by: str) -> MoveOut:
     """From now on no day behind the last one is charged.
 
-    Raises UnknownAccount, AccountClosed, NotSettled for a day before the first.
+    Raises UnknownAccount, AccountClosed, BadInput for a day before the first.
     """
     found = accounts.account_of(connection, account)
     if found.state is AccountState.CLOSED:
         assert found.closed_on is not None
         raise AccountClosed(account, found.closed_on.isoformat())
     if last_day < found.opened_on:
-        raise NotSettled(
+        raise BadInput(
             f"account {account!r} began on {found.opened_on}; expected a last day from then on, found {last_day}"
         )
     before = asked(connection, account)

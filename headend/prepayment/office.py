@@ -210,7 +210,7 @@ class Office:
             return self._looked_after(connection, account, now)
 
     def move_out(self, account: str, last_day: date, *, by: str) -> MoveOut:
-        """Done as soon as the last day is over and every day is charged. Raises UnknownAccount, AccountClosed, NotSettled, BadInput."""
+        """Done as soon as the last day is over and every day is charged. Raises UnknownAccount, AccountClosed, BadInput."""
         by, now = words("by", by), self._clock.now()
         not_far("last_day", last_day, self._days.today(now))
         with self._database.writing("moving out") as connection:

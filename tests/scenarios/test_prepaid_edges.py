@@ -20,7 +20,6 @@ from headend.prepayment.errors import (
     BadPayment,
     BadTelling,
     NotEligible,
-    NotSettled,
     PrepaymentError,
     UnknownAccount,
     UnknownPayment,
@@ -107,7 +106,7 @@ REFUSED: dict[str, tuple[Asked, type[PrepaymentError]]] = {
     "an exchange to a meter that is none of ours": (
         lambda s: s.office.exchange_meter("A1", "M1", "Z3", FIRST + DAY, by="x"), NotEligible,
     ),
-    "a last day before the first": (lambda s: s.office.move_out("A1", FIRST - DAY, by="x"), NotSettled),
+    "a last day before the first": (lambda s: s.office.move_out("A1", FIRST - DAY, by="x"), BadInput),
     "use told of today": (
         lambda s: s.office.tell_use("M1", FIRST, {"1-0:1.8.0": Decimal(1)}, by="x", note=""), BadTelling,
     ),

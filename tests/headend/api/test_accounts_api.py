@@ -298,3 +298,34 @@ async def test_a_customer_is_not_told_what_is_only_for_those_who_work_here(tmp_p
         assert card["standing"]["available_minor"] == 1000
         for text in seen:
             assert not any(word in text for word in ("fraud", "token 0", "A777"))
+
+
+async def test_an_agreement_that_reaches_nobody_is_not_confirmed_and_a_new_number_is_sent_it(tmp_path: Path) -> None:
+    async with site_of(tmp_path) as (site, client):
+        cashier = site.token("cashier")
+        site.mail.unreachable.add("+8613812345678")
+        assert (await client.post("/v1/accounts", json=enrolled(), headers=cashier)).status_code == 201
+        site.pass_time(3 * DAY)
+        refused = await client.post("/v1/accounts/A1/confirm", headers=cashier)
+        assert_problem(refused, 422, "not-eligible", "+8613812345678")
+        new = {"phone": "13900000000"}
+        assert (await client.put("/v1/accounts/A1/contact", json=new, headers=cashier)).status_code == 200
+        assert (await client.post("/v1/accounts/A1/confirm", headers=cashier)).json()["state"] == "active"
+        site.pass_time(DAY)
+        told = (await client.get("/v1/accounts/A1/notices", headers=cashier)).json()["notices"]
+        arrived = [one["phone"] for one in told if (one["kind"], one["state"]) == ("agreement", "delivered")]
+        assert arrived == ["+8613900000000"]
+
+
+async def test_a_number_that_is_corrected_before_the_agreement_is_sent_it_once(tmp_path: Path) -> None:
+    async with site_of(tmp_path) as (site, client):
+        cashier = site.token("cashier")
+        await client.post("/v1/accounts", json=enrolled(), headers=cashier)
+        await client.put("/v1/accounts/A1/contact", json={"phone": "13900000000"}, headers=cashier)
+        await client.post("/v1/accounts/A1/confirm", headers=cashier)
+        site.pass_time(DAY)
+        told = (await client.get("/v1/accounts/A1/notices", headers=cashier)).json()["notices"]
+        assert sorted(one["phone"] for one in told if one["kind"] == "agreement") == [
+            "+8613812345678",
+            "+8613900000000",
+        ]
