@@ -71,12 +71,14 @@ def account_routes(supply: Prepaid) -> tuple[HTTPRouteHandler, ...]:
     @get("/v1/accounts/{account:str}", **OWN)
     async def one_account(request: Request[Any, Any, Any], account: FromPath[str]) -> AccountShape:
         """An account in one look."""
+        refuse_unknown(request)
         by_customer = seen_by_customer(request, account)
         return account_shape(await supply.ask(office.card, account), is_customer=by_customer)
 
     @get("/v1/accounts/{account:str}/obstacles", **LOOK)
-    async def obstacles(account: FromPath[str]) -> Obstacles:
+    async def obstacles(request: Request[Any, Any, Any], account: FromPath[str]) -> Obstacles:
         """Why the supply would not be disconnected now, one sentence each."""
+        refuse_unknown(request)
         return Obstacles(list(await supply.ask(office.why_not, account)))
 
     @get("/v1/accounts/{account:str}/changes", **LOOK)
@@ -157,6 +159,7 @@ def account_routes(supply: Prepaid) -> tuple[HTTPRouteHandler, ...]:
     @get("/v1/accounts/{account:str}/payments", **OWN)
     async def payments(request: Request[Any, Any, Any], account: FromPath[str]) -> Payments:
         """What was paid for this account; the newest last."""
+        refuse_unknown(request)
         by_customer = seen_by_customer(request, account)
         found = await supply.ask(office.payments, account)
         return Payments([payment_shape(one, is_customer=by_customer) for one in found])
@@ -164,6 +167,7 @@ def account_routes(supply: Prepaid) -> tuple[HTTPRouteHandler, ...]:
     @get("/v1/accounts/{account:str}/debits", **OWN)
     async def debits(request: Request[Any, Any, Any], account: FromPath[str]) -> Debits:
         """What the bank was asked to draw; the newest last."""
+        refuse_unknown(request)
         seen_by_customer(request, account)
         found = await supply.ask(office.debits, account)
         own = await supply.ask(office.standing, account)
@@ -182,8 +186,9 @@ def account_routes(supply: Prepaid) -> tuple[HTTPRouteHandler, ...]:
         return Entries([entry_shape(number, entry, moved) for number, entry, moved in found])
 
     @get("/v1/landlords/{customer:str}/accounts", **LOOK)
-    async def landlord(customer: FromPath[str]) -> Landlord:
+    async def landlord(request: Request[Any, Any, Any], customer: FromPath[str]) -> Landlord:
         """What a landlord may know of the tenants' accounts: totals, no names and no payments."""
+        refuse_unknown(request)
         return landlord_shape(customer, await supply.ask(office.landlord, customer))
 
     return (

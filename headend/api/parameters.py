@@ -13,4 +13,6 @@ def refuse_unknown(request: Request[Any, Any, Any], *known: str) -> None:
     """Raises the 400 problem."""
     unknown = [name for name in request.query_params if name not in known]
     if unknown:
-        raise problem(400, f"unknown parameter {', '.join(sorted(set(unknown)))}; expected {', '.join(known)}.")
+        raise problem(
+            400, f"unknown parameter {', '.join(sorted(set(unknown)))}; expected {', '.join(known) or 'none'}."
+        )

@@ -21,7 +21,7 @@ from firmware_contracts.errors import UnknownItem
 from headend.clock import Clock
 from headend.commands.model import CLOSES, CapturedRegister, Kind
 from headend.drivers.dlt645 import Dlt645Driver, refusal
-from headend.drivers.errors import BadReply, NotIdentified, NotOffered, RefusedByMeter
+from headend.drivers.errors import BadReply, NoFinalReading, NotIdentified, NotOffered, RefusedByMeter
 from headend.drivers.hold import HOLD_S_MAX
 from headend.drivers.line import Line, Priority
 from headend.drivers.relay import (
@@ -316,10 +316,12 @@ class Dlt645Switch:
         return CapturedRegister(obis=str(ENERGY), amount=value.content, unit=spec.unit.value, read_at=self._clock.now())
 
     async def _optional_register(self, meter: MeterRecord, contract: Contract, kind: Kind) -> CapturedRegister | None:
-        """A meter that refuses its register is switched all the same; one that is silent is not."""
+        """A meter that refuses its register is switched on all the same, but not off; one that is silent is neither."""
         try:
             return await self._register(meter, contract, kind)
         except (RefusedByMeter, BadReply) as error:
+            if kind is Kind.OPEN:
+                raise NoFinalReading(meter.id, str(error)) from error
             log.warning("no register was captured", line=self._line.name, meter=meter.id, problem=str(error))
             return None
 

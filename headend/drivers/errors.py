@@ -15,6 +15,7 @@ HeadendError
 │   ├── WrongMeter         another meter answers than the one that was meant (contradicted)
 │   ├── MeterSwapped       a switching order was meant for another meter than the one that answers; it has not left (contradicted)
 │   ├── NotIdentified      nothing that was read back proves which meter answers; an open has not left (unsupported)
+│   ├── NoFinalReading     the energy register could not be read just before an open; it has not left (refused)
 │   ├── HoldOver           the line was held for longer than may; the order has not left (line-busy)
 │   ├── SendingTooOld      too long between the durable "sending" and the first byte; the order has not left (line-busy)
 │   └── Contradicted       the meter accepted, and what it tells afterwards says otherwise (contradicted)
@@ -39,6 +40,7 @@ __all__ = [
     "LineQueueFull",
     "MeterSwapped",
     "NoAnswer",
+    "NoFinalReading",
     "NotIdentified",
     "NotOffered",
     "RateFixed",
@@ -223,6 +225,16 @@ class NotIdentified(DriverError):
         super().__init__(
             f"meter {meter} is not opened, because its number could not be read back ({why}); nothing was sent. "
             f"Set its meter number or asset code, or correct its contract"
+        )
+
+
+class NoFinalReading(DriverError):
+    kind = "refused"
+
+    def __init__(self, meter: str, why: str) -> None:
+        super().__init__(
+            f"meter {meter} is not opened, because its energy register could not be read just before ({why}); nothing was sent. "
+            f"Read it with `headend read`, or correct its contract"
         )
 
 

@@ -18,7 +18,7 @@ from firmware_contracts.modbus_contract import ModbusContract
 from firmware_contracts.modbus_relay import ModbusRelay
 from headend.clock import Clock
 from headend.commands.model import CapturedRegister, Kind
-from headend.drivers.errors import BadReply, NotIdentified, NotOffered, RefusedByMeter
+from headend.drivers.errors import BadReply, NoFinalReading, NotIdentified, NotOffered, RefusedByMeter
 from headend.drivers.hold import HOLD_S_MAX
 from headend.drivers.line import Line, Priority
 from headend.drivers.modbus import BlockQuestion, ModbusDriver, exception_text
@@ -239,6 +239,8 @@ class ModbusSwitch:
         try:
             return await self._register(meter, contract, kind)
         except (RefusedByMeter, BadReply) as error:
+            if kind is Kind.OPEN:
+                raise NoFinalReading(meter.id, str(error)) from error
             log.warning("no register was captured", line=self._line.name, meter=meter.id, problem=str(error))
             return None
 

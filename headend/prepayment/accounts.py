@@ -182,12 +182,27 @@ def confirm(connection: Connection, account: str, opens_on: date) -> Account:
         raise NotEligible(
             f"the agreement did not reach {contact.phone}; expected a number that is reached: change it first"
         )
+    for one in meters_of(connection, account):
+        if (until := _last_day_of_another(connection, one.meter, account, opens_on)) is not None:
+            raise NotEligible(
+                f"meter {one.meter!r} measures another account until {until}; expected opens_on from {until + _DAY} on: no day is "
+                f"charged twice"
+            )
     _set(connection, account, state=AccountState.ACTIVE.value, opened_on=day_number(opens_on))
     connection.execute(
         update(account_meters).where(account_meters.c.account == account).values(since=day_number(opens_on))
     )
     touch_account(connection, account, opens_on)
     return replace(found, state=AccountState.ACTIVE, opened_on=opens_on)
+
+
+def _last_day_of_another(connection: Connection, meter: str, account: str, opens_on: date) -> date | None:
+    """The last local day, from that one on, for which another account's use is measured by the meter; None where there is none."""
+    own = account_meters.c
+    until = connection.execute(
+        select(func.max(own.until)).where(own.meter == meter, own.account != account, own.until >= day_number(opens_on))
+    ).scalar()
+    return None if until is None else day_of(until)
 
 
 def _check(connection: Connection, wanted: Enrolment, *, our_meters: Collection[str], tariffs: Collection[str]) -> None:

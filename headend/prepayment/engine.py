@@ -17,6 +17,7 @@ from decimal import Decimal
 
 from msgspec import Struct
 
+from headend.prepayment.money import shown
 from headend.prepayment.notice_plan import NoticePlan, Step
 
 __all__ = [
@@ -150,6 +151,7 @@ class Facts(Struct, frozen=True, kw_only=True):
 
     now: datetime
     balance_minor: int
+    currency: str
     reminder_minor: int
     days_left: Decimal | None = None
     settled_until: date | None = None
@@ -225,7 +227,8 @@ def obstacles(plan: NoticePlan, episode: Episode, facts: Facts, *, ahead: timede
     if not facts.is_measured:
         found.append("no meter of the account is in service")
     if -facts.balance_minor <= plan.owed_more_than_minor:
-        found.append(f"{max(0, -facts.balance_minor)} is owed; nobody is disconnected for {plan.owed_more_than_minor}")
+        owed, most = (shown(one, facts.currency) for one in (max(0, -facts.balance_minor), plan.owed_more_than_minor))
+        found.append(f"{owed} {facts.currency} is owed; nobody is disconnected for {most}")
     if facts.is_paying:
         found.append("a payment is on its way")
     if facts.is_held:

@@ -28,7 +28,7 @@ from headend.prepayment.corrections import adjust, is_new_credit, refund
 from headend.prepayment.daily import Comparison, DayUse, comparison, daily_use
 from headend.prepayment.database import Database
 from headend.prepayment.duties import all_duties
-from headend.prepayment.errors import AccountClosed, BadInput, UnknownPayment, UnknownTariff
+from headend.prepayment.errors import AccountClosed, BadInput, NotEligible, UnknownPayment, UnknownTariff
 from headend.prepayment.fences import FencedPayment
 from headend.prepayment.health import problems_of
 from headend.prepayment.heard import LocalDays
@@ -92,6 +92,7 @@ class Office:
         """An account that waits for its agreement, which is sent. Raises NotEligible, BadContact, BadInput."""
         by, now = words("by", by), self._clock.now()
         check_enrolment(wanted)
+        self._check_bank(wanted.bank)
         ours = self._outside.our_meters()
         with self._database.writing("enrolling an account") as connection:
             check_no_order(connection, wanted.meters, now)
@@ -180,6 +181,7 @@ class Office:
         """topup_minor 0 and bank "" end automatic top-up. Raises UnknownAccount, AccountClosed, NotEligible, BadInput."""
         by, now = words("by", by), self._clock.now()
         check_texts({"bank": bank})
+        self._check_bank(bank)
         with self._database.writing("changing an account's amounts") as connection:
             before = self._not_closed(connection, account)
             after = accounts.amounts(
@@ -496,6 +498,13 @@ class Office:
     def _tariffs_in(self, currency: str) -> list[str]:
         """An account is charged in its own currency only."""
         return [name for name, some in self._settings.tariffs.items() if all(one.currency == currency for one in some)]
+
+    def _check_bank(self, agreement: str) -> None:
+        if agreement and self._outside.bank is None:
+            raise NotEligible(
+                f"bank {agreement!r}, and there is no bank that draws; expected an account without automatic top-up, or "
+                f"[prepayment.bank] in the configuration"
+            )
 
     @staticmethod
     def _not_closed(connection: Connection, account: str) -> Account:

@@ -251,6 +251,7 @@ class SupplyDesk:
             Facts(
                 now=now,
                 balance_minor=balance - standing.counted_minor,
+                currency=found.currency,
                 reminder_minor=found.reminder_minor,
                 days_left=standing.days_left,
                 settled_until=standing.settled_until,

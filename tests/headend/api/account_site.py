@@ -30,6 +30,7 @@ from headend.store.writer import Writer, inline
 from tests.headend.prepayment.fleet import ListFeed, interval
 from tests.headend.prepayment.supply_world import PLAN, START, Mail, Switch, Town
 from tests.headend.prepayment.tariffs import FLAT, STEPPED_YEAR
+from tests.headend.prepayment.test_autopay import BankBook
 from tests.headend.support import new_store
 
 __all__ = ["METERS", "TODAY", "AccountSite", "enrolled", "site_of"]
@@ -122,6 +123,7 @@ class AccountSite:
                 switch=self.switch,
                 outbox=_Outbox(),
                 channels=[Channel("sms", self.mail)],
+                bank=BankBook(),
                 our_meters=lambda: METERS,
             ),
             days=LocalDays(PLAN.zone),

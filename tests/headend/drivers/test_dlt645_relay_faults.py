@@ -1,5 +1,7 @@
 """The switch of DL/T 645 meters when something is wrong: with the relay, the reply, or the meter. Each ends in its own verdict."""
 
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -7,9 +9,12 @@ import pytest
 from headend.commands.model import Kind, State
 from headend.drivers.errors import (
     MeterSwapped,
+    NoFinalReading,
     NotIdentified,
 )
 from headend.drivers.relay import Expected
+from protocols.dlt645.items import Di
+from simulators.dlt645_values import NoSuchItem
 from simulators.faults import FaultKind as K
 from tests.headend.drivers.dlt645_relay_support import a_meter, on_site
 from tests.headend.drivers.relay_support import (
@@ -165,6 +170,26 @@ def test_an_open_needs_a_number_that_was_read_back_and_a_close_does_not() -> Non
         assert sent.identity is not None
         assert not sent.identity.is_proven
         assert sent.identity.evidence["identity"] == "by address only"
+
+    on_site(story)
+
+
+def test_an_open_needs_a_last_reading_and_a_close_does_not() -> None:
+    async def story(site: Site) -> None:
+        items = site.bus.meters[0].items
+        answered: Callable[[Di, datetime], list[bytes]] = items.read
+
+        def read(di: Di, now: datetime) -> list[bytes]:
+            if di.text == "00010000":
+                raise NoSuchItem(di.text)
+            return answered(di, now)
+
+        items.read = read
+        with pytest.raises(NoFinalReading, match="could not be read just before"):
+            await site.order(Kind.OPEN)
+        assert site.wire.orders == []
+        sent = await site.order(Kind.CLOSE)
+        assert (sent.register, len(site.wire.orders)) == (None, 1)
 
     on_site(story)
 

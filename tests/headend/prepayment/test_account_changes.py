@@ -12,13 +12,14 @@ from headend.prepayment.account_changes import Change
 from headend.prepayment.office import Office
 from headend.prepayment.supply_flags import HOLD
 from tests.headend.prepayment.office_world import DAY, HOUR, A, M, OfficeWorld
+from tests.headend.prepayment.test_autopay import BankBook
 
 N = "M0002"
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[OfficeWorld]:
-    found = OfficeWorld(tmp_path)
+    found = OfficeWorld(tmp_path, bank=BankBook())
     yield found
     found.aclose()
 

@@ -161,6 +161,17 @@ def test_a_tenant_who_moves_out_frees_the_meter_for_the_next(engine: Engine) -> 
     )
 
 
+def test_no_day_of_a_meter_is_charged_to_two_accounts(engine: Engine) -> None:
+    enrolled(engine)
+    with writing(engine, "moving out") as connection:
+        accounts.close(connection, WANG.account, date(2026, 4, 30))
+    enrolled(engine, account="4100002", customer="C2", identity="2")
+    with writing(engine, "moving in") as connection:
+        with pytest.raises(NotEligible, match="until 2026-04-30; expected opens_on from 2026-05-01"):
+            accounts.confirm(connection, "4100002", date(2026, 4, 30))
+        assert accounts.confirm(connection, "4100002", date(2026, 5, 1)).opened_on == date(2026, 5, 1)
+
+
 def test_an_account_goes_on_with_another_meter(engine: Engine) -> None:
     enrolled(engine)
     with writing(engine, "exchanging") as connection:

@@ -58,7 +58,7 @@ def test_an_account_is_low_below_its_reminder_amount_or_with_fewer_than_five_day
 
     def low(balance: int, days: str | None) -> bool:
         left = None if days is None else Decimal(days)
-        facts = Facts(now=MONDAY, balance_minor=balance, reminder_minor=1000, days_left=left)
+        facts = Facts(now=MONDAY, balance_minor=balance, currency="CNY", reminder_minor=1000, days_left=left)
         return decide(PLAN, episode, facts).event is Event.RAN_LOW
 
     assert low(999, None)
@@ -69,7 +69,7 @@ def test_an_account_is_low_below_its_reminder_amount_or_with_fewer_than_five_day
 
 def test_an_account_that_was_just_put_right_rests_before_it_is_warned_anew() -> None:
     episode = Episode(account="A1", since=MONDAY)
-    facts = Facts(now=MONDAY + timedelta(hours=23), balance_minor=1, reminder_minor=1000)
+    facts = Facts(now=MONDAY + timedelta(hours=23), balance_minor=1, currency="CNY", reminder_minor=1000)
     decision = decide(PLAN, episode, facts)
     assert (decision.do, decision.look_at) == (Do.NOTHING, MONDAY + timedelta(hours=24))
     assert decide(PLAN, episode, replace(facts, now=MONDAY + timedelta(hours=24))).kind == "low"
@@ -94,6 +94,7 @@ def _warned(now: datetime) -> tuple[Episode, Facts]:
     facts = Facts(
         now=now,
         balance_minor=-5000,
+        currency="CNY",
         reminder_minor=1000,
         settled_until=now.date(),
         contact_since=now - timedelta(days=99),
@@ -111,7 +112,7 @@ def test_what_is_due_is_ordered() -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"balance_minor": -3000}, "nobody is disconnected for 3000"),
+        ({"balance_minor": -3000}, "30.00 CNY is owed; nobody is disconnected for 30.00"),
         ({"is_paying": True}, "a payment is on its way"),
         ({"is_held": True}, "a person has to look"),
         ({"contact_since": None}, "cannot be reached"),
@@ -216,6 +217,7 @@ class AnyFacts(RuleBasedStateMachine):
         facts = Facts(
             now=self.now,
             balance_minor=self.balance,
+            currency="CNY",
             reminder_minor=1000,
             settled_until=self.now.date(),
             is_paying=self.paying,

@@ -139,7 +139,10 @@ def test_a_meter_is_not_enrolled_while_an_order_of_the_account_before_may_reach_
     with pytest.raises(NotEligible, match="may still be switched"):
         world.open(B, M)
     world.pass_time(PLAN.order_valid + ENDING, step=MINUTE)
-    world.open(B, M)
+    with pytest.raises(NotEligible, match="no day is charged twice"):
+        world.open(B, M)
+    world.pass_time(DAY)
+    world.office.confirm(B, by="clerk")
     assert world.switch.supply(M) == "on"
 
 

@@ -14,6 +14,7 @@ from headend.prepayment.points_file import RULES, load_points_rule
 from headend.prepayment.supply_flags import HOLD
 from tests.headend.prepayment.office_world import DAY, HOUR, PLAN, TRIAL, A, M, OfficeWorld
 from tests.headend.prepayment.supply_world import Crash
+from tests.headend.prepayment.test_autopay import BankBook
 
 B, N = "A0002", "M0002"
 MINUTE = timedelta(minutes=1)
@@ -21,7 +22,7 @@ MINUTE = timedelta(minutes=1)
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[OfficeWorld]:
-    found = OfficeWorld(tmp_path)
+    found = OfficeWorld(tmp_path, bank=BankBook())
     yield found
     found.aclose()
 
