@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser.visit import Visits
-from tests.headend.pages.village import Site, Village, serving, village_of
+from tests.headend.pages.village import Site, site_fixture, village_fixture
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -25,17 +25,8 @@ def browser() -> Iterator[Browser]:
         opened.close()
 
 
-@pytest.fixture(scope="package")
-def village(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Village]:
-    lived = village_of(tmp_path_factory.mktemp("village"))
-    yield lived
-    lived.aclose()
-
-
-@pytest.fixture(scope="package")
-def site(tmp_path_factory: pytest.TempPathFactory, village: Village) -> Iterator[Site]:
-    with serving(tmp_path_factory.mktemp("site"), village) as running:
-        yield running
+village = village_fixture("package")
+site = site_fixture("package")
 
 
 @pytest.fixture

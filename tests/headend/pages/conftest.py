@@ -5,20 +5,10 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.headend.pages.village import Site, Village, serving, village_of
+from tests.headend.pages.village import Site, site_fixture, village_fixture
 
-
-@pytest.fixture(scope="package")
-def village(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Village]:
-    lived = village_of(tmp_path_factory.mktemp("village"))
-    yield lived
-    lived.aclose()
-
-
-@pytest.fixture(scope="package")
-def site(tmp_path_factory: pytest.TempPathFactory, village: Village) -> Iterator[Site]:
-    with serving(tmp_path_factory.mktemp("site"), village) as running:
-        yield running
+village = village_fixture("package")
+site = site_fixture("package")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The cashier's counter without JavaScript: finding, checking, taking once, and every mistake beside its field with nothing lost."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -9,23 +8,13 @@ import pytest
 
 from headend.prepayment.errors import SwitchboardUnavailable
 from tests.headend.pages.paper_browser import Page, read, sign_in
-from tests.headend.pages.village import Site, Village, serving, village_of
+from tests.headend.pages.village import Site, Village, site_fixture, village_fixture
 
 ACCOUNT = "/counter/accounts/A1005"
 
 
-@pytest.fixture(scope="module")
-def village(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Village]:
-    """Its own: days pass here."""
-    lived = village_of(tmp_path_factory.mktemp("village"))
-    yield lived
-    lived.aclose()
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, village: Village) -> Iterator[Site]:
-    with serving(tmp_path_factory.mktemp("site"), village) as running:
-        yield running
+village = village_fixture("module")  # its own: days pass here
+site = site_fixture("module")
 
 
 @pytest.fixture

@@ -20,8 +20,9 @@ from decimal import Decimal
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar
 
+import pytest
 from msgspec import Struct
 from prometheus_client import CollectorRegistry
 from sqlalchemy import event
@@ -50,7 +51,7 @@ from tests.headend.prepayment.supply_world import Mail, Switch, Town
 from tests.headend.prepayment.tariffs import FLAT, STEPPED_MONTH, TOU
 from tests.headend.support import new_store
 
-__all__ = ["MORNING", "TODAY", "Site", "Village", "serving", "village_of"]
+__all__ = ["MORNING", "TODAY", "Site", "Village", "serving", "site_fixture", "village_fixture", "village_of"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -372,6 +373,25 @@ def serving(folder: Path, village: Served) -> Iterator[Site]:
             stop()
         thread.join(20)
         site.aclose()
+
+
+def village_fixture(scope: Literal["module", "package"]) -> Callable[[pytest.TempPathFactory], Iterator[Village]]:
+    @pytest.fixture(scope=scope)
+    def village(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Village]:
+        lived = village_of(tmp_path_factory.mktemp("village"))
+        yield lived
+        lived.aclose()
+
+    return village
+
+
+def site_fixture(scope: Literal["module", "package"]) -> Callable[[pytest.TempPathFactory, Village], Iterator[Site]]:
+    @pytest.fixture(scope=scope)
+    def site(tmp_path_factory: pytest.TempPathFactory, village: Village) -> Iterator[Site]:
+        with serving(tmp_path_factory.mktemp("site"), village) as running:
+            yield running
+
+    return site
 
 
 def _known(part: Switch | Mail) -> dict[str, Any]:
