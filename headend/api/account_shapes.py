@@ -15,7 +15,7 @@ from headend.feed.envelope import plain
 from headend.prepayment.account_card import AccountCard, SupplyLook
 from headend.prepayment.account_changes import Change
 from headend.prepayment.account_rows import AccountRow as FoundAccount
-from headend.prepayment.accounts import Enrolment
+from headend.prepayment.enrolment import Enrolment
 from headend.prepayment.model import Contact, Premises
 from headend.prepayment.move_out import MoveOut
 from headend.prepayment.standing import Standing

@@ -1,18 +1,15 @@
-"""Who has an account: enrolment, contacts, tenancies, move-out. Every function works inside its caller's transaction.
+"""Who has an account: contacts, holders, meters, tenancies, amounts. Every function works inside its caller's transaction.
 
-Nothing that was true once is overwritten: contacts, holders, meters and tenancies have a since, and the newest counts. Longer than
-other modules: what changes an account and what looks it up share the shapes of its rows.
+Nothing that was true once is overwritten: contacts, holders, meters and tenancies have a since, and the newest counts.
 """
 
-import hashlib
 import re
 from collections.abc import Collection, Iterator
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from msgspec import Struct
 from msgspec.structs import replace
-from sqlalchemy import Connection, Select, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Select, delete, insert, or_, select, update
 
 from headend.prepayment.agenda import touch_account
 from headend.prepayment.database import put_rows
@@ -27,7 +24,6 @@ from headend.prepayment.model import (
     Premises,
     Tenancy,
 )
-from headend.prepayment.money import MINOR_DIGITS
 from headend.prepayment.rows import day_number, day_of, epoch_ms, from_epoch_ms
 from headend.prepayment.tables import (
     account_meters,
@@ -42,25 +38,23 @@ from headend.prepayment.tables import (
 )
 
 __all__ = [
-    "Enrolment",
     "account_of",
     "account_of_row",
+    "add_contact",
     "all_accounts",
     "amounts",
     "change_contact",
     "change_holder",
     "change_tariff",
+    "check_amounts",
     "close",
-    "confirm",
     "contact_of",
     "contact_of_row",
     "contacts_of",
     "customer_of",
-    "enrol",
     "exchange_meter",
     "holders_of",
     "meters_of",
-    "note_customer",
     "of_landlord",
     "of_meter",
     "phone_number",
@@ -72,32 +66,7 @@ __all__ = [
 COUNTRY = "+86"
 _MOBILE = re.compile(r"1[3-9]\d{9}")
 _INTERNATIONAL = re.compile(r"\+[1-9]\d{6,14}")
-_ID = re.compile(r"[\w.:-]{1,64}")
 _DAY = timedelta(days=1)
-
-
-class Enrolment(Struct, frozen=True, kw_only=True):
-    """What a customer asks for and proves. identity: number of a document; only a digest of it and its last digits are kept.
-
-    reminder_minor, topup_minor: as the customer confirmed them; topup_minor is 0 without a bank agreement. landlord: a customer that is
-    known, "" for none.
-    """
-
-    account: str
-    customer: str
-    name: str
-    identity: str
-    premises: Premises
-    meters: tuple[str, ...]
-    phone: str
-    currency: str
-    tariff: str
-    reminder_minor: int
-    topup_minor: int = 0
-    bank: str = ""
-    language: str = "zh"
-    is_large_household: bool = False
-    landlord: str = ""
 
 
 def phone_number(text: str) -> str:
@@ -108,174 +77,6 @@ def phone_number(text: str) -> str:
     if _INTERNATIONAL.fullmatch(bare):
         return bare
     raise BadContact(text)
-
-
-# ------------------------------------------------------------------------------------------------ enrolling
-
-
-def enrol(
-    connection: Connection,
-    wanted: Enrolment,
-    now: datetime,
-    opens_on: date,
-    *,
-    our_meters: Collection[str],
-    tariffs: Collection[str],
-    salt: bytes,
-    by: str,
-) -> Account:
-    """An account that waits for its agreement. our_meters: those that the utility reads. Raises NotEligible, BadContact."""
-    _check(connection, wanted, our_meters=our_meters, tariffs=tariffs)
-    phone = phone_number(wanted.phone)
-    note_customer(connection, wanted.customer, wanted.name, wanted.identity, salt)
-    if connection.execute(select(premises.c.id).where(premises.c.id == wanted.premises.id)).first() is None:
-        connection.execute(
-            insert(premises), [{"id": wanted.premises.id, "address": wanted.premises.address, "is_submetered": 0}]
-        )
-    account = Account(
-        id=wanted.account,
-        customer=wanted.customer,
-        premises=wanted.premises.id,
-        currency=wanted.currency,
-        tariff=wanted.tariff,
-        state=AccountState.ENROLLED,
-        opened_on=opens_on,
-        reminder_minor=wanted.reminder_minor,
-        topup_minor=wanted.topup_minor,
-        bank=wanted.bank,
-        is_large_household=wanted.is_large_household,
-    )
-    number = (connection.execute(select(func.max(accounts.c.number))).scalar() or 0) + 1
-    connection.execute(insert(accounts), [_account_row(account) | {"number": number}])
-    rows = [
-        {"account": account.id, "meter": meter, "since": day_number(opens_on), "until": None} for meter in wanted.meters
-    ]
-    connection.execute(insert(account_meters), rows)
-    at = epoch_ms(now)
-    connection.execute(
-        insert(contacts),
-        [
-            {
-                "account": account.id,
-                "since": at,
-                "phone": phone,
-                "language": wanted.language,
-                "is_reachable": 1,
-                "by": by,
-            }
-        ],
-    )
-    connection.execute(insert(holders), [{"account": account.id, "since": at, "customer": wanted.customer, "by": by}])
-    if wanted.landlord:
-        row = {"account": account.id, "since": day_number(opens_on), "landlord": wanted.landlord, "until": None}
-        connection.execute(insert(tenancies), [row])
-    return account
-
-
-def confirm(connection: Connection, account: str, opens_on: date) -> Account:
-    """The customer has agreed: from this local day on, days are charged. Raises UnknownAccount, NotEligible."""
-    found = account_of(connection, account)
-    if found.state is not AccountState.ENROLLED:
-        raise NotEligible(f"account {account!r} is {found.state.value}; expected one that waits for its agreement")
-    contact = contact_of(connection, account)
-    if not contact.is_reachable:
-        raise NotEligible(
-            f"the agreement did not reach {contact.phone}; expected a number that is reached: change it first"
-        )
-    for one in meters_of(connection, account):
-        if (until := _last_day_of_another(connection, one.meter, account, opens_on)) is not None:
-            raise NotEligible(
-                f"meter {one.meter!r} measures another account until {until}; expected opens_on from {until + _DAY} on: no day is "
-                f"charged twice"
-            )
-    _set(connection, account, state=AccountState.ACTIVE.value, opened_on=day_number(opens_on))
-    connection.execute(
-        update(account_meters).where(account_meters.c.account == account).values(since=day_number(opens_on))
-    )
-    touch_account(connection, account, opens_on)
-    return replace(found, state=AccountState.ACTIVE, opened_on=opens_on)
-
-
-def _last_day_of_another(connection: Connection, meter: str, account: str, opens_on: date) -> date | None:
-    """The last local day, from that one on, for which another account's use is measured by the meter; None where there is none."""
-    own = account_meters.c
-    until = connection.execute(
-        select(func.max(own.until)).where(own.meter == meter, own.account != account, own.until >= day_number(opens_on))
-    ).scalar()
-    return None if until is None else day_of(until)
-
-
-def _check(connection: Connection, wanted: Enrolment, *, our_meters: Collection[str], tariffs: Collection[str]) -> None:
-    _check_id("account", wanted.account)
-    _check_id("customer", wanted.customer)
-    if connection.execute(select(accounts.c.id).where(accounts.c.id == wanted.account)).first():
-        raise NotEligible(f"account {wanted.account!r} exists already; expected a new customer number")
-    if not wanted.name.strip() or not wanted.identity.strip():
-        raise NotEligible("name and identity are empty; expected those of the document that was shown")
-    if wanted.premises.is_submetered or _is_submetered(connection, wanted.premises.id):
-        raise NotEligible(
-            f"premises {wanted.premises.id!r} are metered by their landlord and not by us: whoever owns the meter settles it"
-        )
-    if not wanted.meters:
-        raise NotEligible("no meter; expected the asset number of at least one")
-    if len(set(wanted.meters)) < len(wanted.meters):
-        raise NotEligible(f"meters {', '.join(wanted.meters)}; expected each of them once")
-    for meter in wanted.meters:
-        if meter not in our_meters:
-            raise NotEligible(f"meter {meter!r} is none of ours; expected the asset number of a meter that we read")
-        other = of_meter(connection, meter)
-        if other is not None:
-            raise NotEligible(
-                f"meter {meter!r} belongs to account {other!r}, which is open; expected it to be closed first"
-            )
-    if wanted.currency not in MINOR_DIGITS:
-        raise NotEligible(f"currency {wanted.currency!r}; expected one of {', '.join(MINOR_DIGITS)}")
-    if wanted.tariff not in tariffs:
-        raise NotEligible(f"tariff {wanted.tariff!r}; expected one of {', '.join(sorted(tariffs))}")
-    _check_amounts(wanted.reminder_minor, wanted.topup_minor, wanted.bank)
-    if wanted.landlord and customer_of(connection, wanted.landlord) is None:
-        raise NotEligible(f"landlord {wanted.landlord!r} is no customer that is known")
-
-
-def _check_amounts(reminder_minor: int, topup_minor: int, bank: str) -> None:
-    if reminder_minor <= 0:
-        raise NotEligible(f"reminder_minor {reminder_minor}; expected more than 0: below it the first notice goes out")
-    if bool(topup_minor) is not bool(bank) or topup_minor < 0:
-        raise NotEligible(
-            f"topup_minor {topup_minor} with bank {bank!r}; expected both for automatic top-up, or neither (0 and empty)"
-        )
-
-
-def _is_submetered(connection: Connection, identity: str) -> bool:
-    found = connection.execute(select(premises.c.is_submetered).where(premises.c.id == identity)).scalar()
-    return bool(found)
-
-
-def note_customer(connection: Connection, customer: str, name: str, identity: str, salt: bytes) -> None:
-    """Known from now on, if it was not. Raises NotEligible when the number is somebody else's, or name or identity is missing."""
-    _check_id("customer", customer)
-    if not name.strip() or not identity.strip():
-        raise NotEligible("name and identity are empty; expected those of the document that was shown")
-    identity = identity.strip().upper()
-    digest = hashlib.blake2b(identity.encode(), key=salt[:64], digest_size=16).hexdigest()
-    known = connection.execute(select(customers).where(customers.c.id == customer)).first()
-    if known is None:
-        row = {
-            "id": customer,
-            "name": name.strip(),
-            "identity_digest": digest,
-            "identity_tail": identity[-4:],
-        }
-        connection.execute(insert(customers), [row])
-    elif known.identity_digest != digest:
-        raise NotEligible(
-            f"customer {customer!r} is known with another document, which ends in {known.identity_tail}; expected the same one"
-        )
-
-
-def _check_id(name: str, text: str) -> None:
-    if not _ID.fullmatch(text):
-        raise NotEligible(f"{name} {text!r}; expected 1 to 64 letters, digits, and . : _ -")
 
 
 # ------------------------------------------------------------------------------------------------ what changes
@@ -293,7 +94,7 @@ def change_contact(
         language=before.language if language is None else language,
         by=by,
     )
-    _add_contact(connection, contact)
+    add_contact(connection, contact)
     return contact
 
 
@@ -303,7 +104,7 @@ def set_reachable(connection: Connection, account: str, is_reachable: bool, now:
     if before.is_reachable is is_reachable:
         return before
     contact = replace(before, since=_after(before.since, now), is_reachable=is_reachable, by=by)
-    _add_contact(connection, contact)
+    add_contact(connection, contact)
     return contact
 
 
@@ -321,10 +122,19 @@ def change_holder(connection: Connection, account: str, customer: str, now: date
     return holder
 
 
+def check_amounts(reminder_minor: int, topup_minor: int, bank: str) -> None:
+    if reminder_minor <= 0:
+        raise NotEligible(f"reminder_minor {reminder_minor}; expected more than 0: below it the first notice goes out")
+    if bool(topup_minor) is not bool(bank) or topup_minor < 0:
+        raise NotEligible(
+            f"topup_minor {topup_minor} with bank {bank!r}; expected both for automatic top-up, or neither (0 and empty)"
+        )
+
+
 def amounts(connection: Connection, account: str, *, reminder_minor: int, topup_minor: int, bank: str) -> Account:
     """As the customer confirmed them. Raises UnknownAccount, NotEligible."""
     found = account_of(connection, account)
-    _check_amounts(reminder_minor, topup_minor, bank)
+    check_amounts(reminder_minor, topup_minor, bank)
     _set(connection, account, reminder_minor=reminder_minor, topup_minor=topup_minor, bank=bank)
     return replace(found, reminder_minor=reminder_minor, topup_minor=topup_minor, bank=bank)
 
@@ -407,7 +217,7 @@ def _set(connection: Connection, account: str, **values: Any) -> None:
     connection.execute(update(accounts).where(accounts.c.id == account).values(values))
 
 
-def _add_contact(connection: Connection, contact: Contact) -> None:
+def add_contact(connection: Connection, contact: Contact) -> None:
     row = {
         "account": contact.account,
         "since": epoch_ms(contact.since),
@@ -550,20 +360,3 @@ def account_of_row(row: Any) -> Account:
         bank=row["bank"],
         is_large_household=bool(row["is_large_household"]),
     )
-
-
-def _account_row(account: Account) -> dict[str, Any]:
-    return {
-        "id": account.id,
-        "customer": account.customer,
-        "premises": account.premises,
-        "currency": account.currency,
-        "tariff": account.tariff,
-        "state": account.state.value,
-        "opened_on": day_number(account.opened_on),
-        "closed_on": None,
-        "reminder_minor": account.reminder_minor,
-        "topup_minor": account.topup_minor,
-        "bank": account.bank,
-        "is_large_household": int(account.is_large_household),
-    }

@@ -17,17 +17,17 @@ from sqlalchemy import Connection
 
 from headend.clock import Clock
 from headend.feed.envelope import plain
-from headend.prepayment import accounts, autopay, fences, move_out, payments, points
+from headend.prepayment import accounts, autopay, enrolment, fences, move_out, payments, points
 from headend.prepayment.account_card import AccountCard, card_of
 from headend.prepayment.account_changes import Change, changes_of, note_change
 from headend.prepayment.account_rows import AccountRow, find_rows
-from headend.prepayment.accounts import Enrolment
 from headend.prepayment.autopay import Debit
 from headend.prepayment.books import entries_of
 from headend.prepayment.corrections import adjust, is_new_credit, refund
 from headend.prepayment.daily import Comparison, DayUse, comparison, daily_use
 from headend.prepayment.database import Database
 from headend.prepayment.duties import all_duties
+from headend.prepayment.enrolment import Enrolment
 from headend.prepayment.errors import AccountClosed, BadInput, NotEligible, UnknownPayment, UnknownTariff
 from headend.prepayment.fences import FencedPayment
 from headend.prepayment.health import problems_of
@@ -96,7 +96,7 @@ class Office:
         ours = self._outside.our_meters()
         with self._database.writing("enrolling an account") as connection:
             check_no_order(connection, wanted.meters, now)
-            accounts.enrol(
+            enrolment.enrol(
                 connection,
                 wanted,
                 now,
@@ -121,7 +121,7 @@ class Office:
         if not today <= day <= today + OPENS_AHEAD:
             raise BadInput(f"opens_on {day}; expected a local day from today, {today}, to {today + OPENS_AHEAD}")
         with self._database.writing("confirming an agreement") as connection:
-            accounts.confirm(connection, account, day)
+            enrolment.confirm(connection, account, day)
             self._agreement(connection, account, now)
             note_change(connection, account, "confirmed", now, by=by, after=f"from {day}")
             return self._looked_after(connection, account, now)
@@ -172,7 +172,7 @@ class Office:
         with self._database.writing("changing an account's holder") as connection:
             before = self._not_closed(connection, account)
             if name.strip() or identity.strip():
-                accounts.note_customer(connection, customer, name, identity, self._settings.salt)
+                enrolment.note_customer(connection, customer, name, identity, self._settings.salt)
             accounts.change_holder(connection, account, customer, now, by=by)
             note_change(connection, account, "holder", now, by=by, before=before.customer, after=customer)
             return self._card(connection, account, now)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from datetime import date, timedelta
 
-from headend.prepayment.accounts import Enrolment
+from headend.prepayment.enrolment import Enrolment
 from headend.prepayment.errors import BadInput
 from headend.prepayment.notice_texts import LANGUAGES
 

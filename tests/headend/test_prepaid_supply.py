@@ -30,7 +30,7 @@ from headend.prepaid_settings import PERSON
 from headend.prepaid_supply import PAYING_MAX, InsideCaller, PrepaidSupply
 from headend.prepayment import engine
 from headend.prepayment.account_events import ACCOUNT_TYPE
-from headend.prepayment.accounts import Enrolment
+from headend.prepayment.enrolment import Enrolment
 from headend.prepayment.errors import FeedBroken, FeedUnavailable, OutboxUnavailable, SwitchboardUnavailable
 from headend.prepayment.feed_http import HttpFeed
 from headend.prepayment.model import PaymentState, Premises

@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from headend.errors import ConfigError
-from headend.prepayment.accounts import Enrolment
+from headend.prepayment.enrolment import Enrolment
 from headend.prepayment.errors import (
     AccountClosed,
     BadContact,

@@ -33,8 +33,8 @@ from headend.clock import Clock
 from headend.database.engine import connect
 from headend.feed.live import FeedSignal
 from headend.pages.routes import page_routes
-from headend.prepayment.accounts import Enrolment
 from headend.prepayment.database import Database
+from headend.prepayment.enrolment import Enrolment
 from headend.prepayment.heard import LocalDays
 from headend.prepayment.model import Payment, Premises
 from headend.prepayment.notice_plan import load_plan

@@ -10,8 +10,8 @@ from msgspec.structs import replace
 from sqlalchemy import event
 
 from headend.database.engine import connect
-from headend.prepayment.accounts import Enrolment
 from headend.prepayment.books import balance_of, check_books
+from headend.prepayment.enrolment import Enrolment
 from headend.prepayment.heard import LocalDays
 from headend.prepayment.model import Payment, Premises
 from headend.prepayment.notice_plan import NoticePlan, load_plan, parse_plan

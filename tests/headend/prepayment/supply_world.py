@@ -18,9 +18,10 @@ from msgspec import Struct
 from sqlalchemy import Connection, Engine, event
 
 from headend.database.engine import connect
-from headend.prepayment.accounts import Enrolment, all_accounts, confirm, contact_of, enrol
+from headend.prepayment.accounts import all_accounts, contact_of
 from headend.prepayment.books import balance_of, post
 from headend.prepayment.database import Database
+from headend.prepayment.enrolment import Enrolment, confirm, enrol
 from headend.prepayment.errors import SwitchboardUnavailable
 from headend.prepayment.heard import LocalDays
 from headend.prepayment.mailroom import Mailroom

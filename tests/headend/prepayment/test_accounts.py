@@ -10,8 +10,8 @@ from msgspec.structs import replace
 from sqlalchemy import Connection, Engine, select
 
 from headend.database.engine import reading, writing
-from headend.prepayment import accounts
-from headend.prepayment.accounts import Enrolment
+from headend.prepayment import accounts, enrolment
+from headend.prepayment.enrolment import Enrolment
 from headend.prepayment.errors import AccountClosed, BadContact, NotEligible, UnknownAccount
 from headend.prepayment.model import Account, AccountState, Premises
 from headend.prepayment.tables import customers
@@ -41,7 +41,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 def enrolled(engine: Engine, **changes: Any) -> Account:
     with writing(engine, "enrolling") as connection:
-        return accounts.enrol(
+        return enrolment.enrol(
             connection,
             replace(WANG, **changes),
             NOON,
@@ -56,7 +56,7 @@ def enrolled(engine: Engine, **changes: Any) -> Account:
 def test_an_account_waits_for_its_agreement_and_is_then_charged_from_a_day_on(engine: Engine) -> None:
     assert enrolled(engine).state is AccountState.ENROLLED
     with writing(engine, "confirming") as connection:
-        account = accounts.confirm(connection, WANG.account, MARCH + timedelta(days=2))
+        account = enrolment.confirm(connection, WANG.account, MARCH + timedelta(days=2))
         assert (account.state, account.opened_on) == (AccountState.ACTIVE, date(2026, 3, 3))
         assert accounts.account_of(connection, WANG.account) == account
         assert [(one.meter, one.since) for one in accounts.meters_of(connection, WANG.account)] == [
@@ -64,7 +64,7 @@ def test_an_account_waits_for_its_agreement_and_is_then_charged_from_a_day_on(en
         ]
         assert accounts.contact_of(connection, WANG.account).phone == "+8613812345678"
         with pytest.raises(NotEligible, match="is active; expected one that waits"):
-            accounts.confirm(connection, WANG.account, MARCH)
+            enrolment.confirm(connection, WANG.account, MARCH)
 
 
 @pytest.mark.parametrize(
@@ -168,8 +168,8 @@ def test_no_day_of_a_meter_is_charged_to_two_accounts(engine: Engine) -> None:
     enrolled(engine, account="4100002", customer="C2", identity="2")
     with writing(engine, "moving in") as connection:
         with pytest.raises(NotEligible, match="until 2026-04-30; expected opens_on from 2026-05-01"):
-            accounts.confirm(connection, "4100002", date(2026, 4, 30))
-        assert accounts.confirm(connection, "4100002", date(2026, 5, 1)).opened_on == date(2026, 5, 1)
+            enrolment.confirm(connection, "4100002", date(2026, 4, 30))
+        assert enrolment.confirm(connection, "4100002", date(2026, 5, 1)).opened_on == date(2026, 5, 1)
 
 
 def test_an_account_goes_on_with_another_meter(engine: Engine) -> None:

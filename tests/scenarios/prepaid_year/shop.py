@@ -14,9 +14,9 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import text
 
-from headend.prepayment.accounts import Enrolment
 from headend.prepayment.books import check_books
 from headend.prepayment.database import Database
+from headend.prepayment.enrolment import Enrolment
 from headend.prepayment.errors import SwitchboardUnavailable
 from headend.prepayment.heard import LocalDays
 from headend.prepayment.model import Payment, Premises
