@@ -11,8 +11,8 @@ from headend.prepayment.accounts import account_of_row, contact_of_row
 from headend.prepayment.books import balances_of
 from headend.prepayment.model import Account, Contact, Customer, Premises
 from headend.prepayment.rows import from_epoch_ms
-from headend.prepayment.supply_desk import Outlook
-from headend.prepayment.supply_desk import Standing as Settled
+from headend.prepayment.supply_facts import Outlook
+from headend.prepayment.supply_facts import Standing as Settled
 from headend.prepayment.supply_tables import episodes
 from headend.prepayment.tables import account_meters, accounts, contacts, customers, flags, premises
 

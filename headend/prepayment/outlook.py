@@ -12,7 +12,7 @@ from headend.prepayment.heard import LocalDays
 from headend.prepayment.model import Account
 from headend.prepayment.rows import day_number, day_of
 from headend.prepayment.so_far import SoFar, Tariffs, so_far_of
-from headend.prepayment.supply_desk import Standing
+from headend.prepayment.supply_facts import Standing
 from headend.prepayment.tables import accounts as account_rows
 from headend.prepayment.tables import charges, positions
 

@@ -4,47 +4,39 @@ Nothing is asked of anybody inside a transaction, and nothing leaves before it i
 next look: an order that may not have arrived is asked again under its own key with the same content, a credit is told again under
 its own reference. An order carries the fence that the account had in the transaction that decided it; a payment raises the fence
 at the switch before it is booked, so an order that a payment overtakes is void there, wherever it happens to be.
-
-Longer than other modules: what is gathered, decided, made durable and asked of one account stands in one place, in this order.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime, timedelta
-from decimal import Decimal
-from typing import Protocol
+from datetime import datetime, timedelta
 
 import structlog
-from msgspec import Struct
 from msgspec.structs import replace
 from sqlalchemy import Connection, select
 
 from headend.prepayment.account_events import tell
-from headend.prepayment.accounts import account_of, all_accounts, contact_of
-from headend.prepayment.autopay import is_unanswered
-from headend.prepayment.books import balance_of, balances_of
 from headend.prepayment.database import Database
 from headend.prepayment.engine import (
     Decision,
     Do,
     Event,
     Facts,
-    Notice,
     State,
     advance,
     decide,
     obstacles,
 )
 from headend.prepayment.errors import SwitchboardUnavailable
-from headend.prepayment.fences import fence_of, fenced, next_fence
-from headend.prepayment.model import Account, AccountState
+from headend.prepayment.fences import fence_of, next_fence
+from headend.prepayment.model import Account
 from headend.prepayment.money import shown
 from headend.prepayment.notice_plan import WARNINGS, NoticePlan
 from headend.prepayment.notice_texts import Figure, Money, NoticeTexts
-from headend.prepayment.notices import Draft, Letter, Still, notices_of, post, withdraw
+from headend.prepayment.notices import Draft, Letter, Still, post, withdraw
 from headend.prepayment.payments import of_account
 from headend.prepayment.ports import OpenProof, OrderState, ProvenNotice, Supply, Switchboard
 from headend.prepayment.rows import epoch_ms
-from headend.prepayment.supply_flags import HOLDS, clear_flag, flags_of, raise_flag
+from headend.prepayment.supply_facts import Outlook, SupplyFacts
+from headend.prepayment.supply_flags import clear_flag, raise_flag
 from headend.prepayment.supply_store import (
     Content,
     Order,
@@ -52,7 +44,6 @@ from headend.prepayment.supply_store import (
     Telling,
     add_order,
     load,
-    meters_in_service,
     meters_to_tell,
     note_order,
     order_prefix,
@@ -63,11 +54,10 @@ from headend.prepayment.supply_store import (
 )
 from headend.prepayment.supply_tables import episodes
 
-__all__ = ["Outlook", "Standing", "SupplyDesk"]
+__all__ = ["SupplyDesk"]
 
 FAR = timedelta(days=3)  # no look is planned further ahead: the clock was set back
 AWAY = timedelta(minutes=1)  # until the switch is asked again
-ROUND = 500  # accounts that one step of the round goes through
 _HOUR = timedelta(hours=1)
 _QUARTER = timedelta(minutes=15)
 _SECOND, _MINUTE = timedelta(seconds=1), timedelta(minutes=1)
@@ -76,25 +66,6 @@ _ASKING = (State.ORDERED, State.DISCONNECTED, State.PAID)
 _STANDS = {"low": State.LOW, "used-up": State.USED_UP, "last-warning": State.WARNED, "disconnected": State.DISCONNECTED}
 _CLEARED = ("disconnection-refused", "warned-in-vain", "not-back")  # flags that end with the episode
 _log = structlog.get_logger(__name__)
-
-
-class Standing(Struct, frozen=True, kw_only=True):
-    """days_left: that the balance covers at the account's own average; None when nobody can say. settled_until: local day.
-
-    counted_minor: what counts against the balance beyond the books, of use that is not settled yet.
-    """
-
-    days_left: Decimal | None = None
-    settled_until: date | None = None
-    counted_minor: int = 0
-
-
-class Outlook(Protocol):
-    def __call__(
-        self, connection: Connection, accounts: Sequence[Account], balances: Mapping[str, int], now: datetime
-    ) -> Mapping[str, Standing]:
-        """By account; those of which nothing is known are absent."""
-        ...
 
 
 class SupplyDesk:
@@ -113,8 +84,7 @@ class SupplyDesk:
         self._switch = switch
         self._plan = plan
         self._texts = texts
-        self._outlook = outlook
-        self._round_at = ""
+        self._facts = SupplyFacts(plan, outlook)
 
     # -------------------------------------------------------------------------------------------- what runs
 
@@ -130,7 +100,7 @@ class SupplyDesk:
             for due in (at <= epoch_ms(now), at > epoch_ms(now + FAR)):
                 statement = select(episodes.c.account).where(due).order_by(at).limit(limit - len(found))
                 found += connection.execute(statement).scalars()
-            found += [one for one in self._round(connection, now) if one not in found]
+            found += [one for one in self._facts.seem_due(connection, now) if one not in found]
         for account in found:
             self.look(account, now)
         return len(found)
@@ -139,7 +109,7 @@ class SupplyDesk:
         """One account, one step at most. Raises UnknownAccount, StoreUnavailable."""
         supply = self._ask(account, now)
         with self._database.writing("deciding about an account's supply") as connection:
-            row, facts, found = self._facts(connection, account, now, supply)
+            row, facts, found = self._facts.of(connection, account, now, supply)
             decision = decide(self._plan, row.episode, facts)
             self._write(connection, row, facts, decision, found)
         if decision.do is Do.TELL:
@@ -150,7 +120,7 @@ class SupplyDesk:
 
     def still(self, connection: Connection, letter: Letter, now: datetime) -> Still:
         """Whether a message of an episode has its reason yet: for the mailroom, in the transaction that claims it."""
-        row, facts, _ = self._facts(connection, letter.account, now, "unknown")
+        row, facts, _ = self._facts.of(connection, letter.account, now, "unknown")
         stands = _STANDS.get(letter.kind)
         if stands is None:
             return Still.SEND
@@ -176,21 +146,21 @@ class SupplyDesk:
     def why_not(self, account: str, now: datetime) -> list[str]:
         """What stands against disconnecting the account at this moment, in words; for operators."""
         with self._database.reading("looking at an account") as connection:
-            row, facts, _ = self._facts(connection, account, now, "unknown")
+            row, facts, _ = self._facts.of(connection, account, now, "unknown")
             return obstacles(self._plan, row.episode, facts)
 
     def counted_minor(self, connection: Connection, account: str, now: datetime) -> int:
         """What counts against the account's balance beyond the books. Raises UnknownAccount."""
-        return (
-            self._outlook(connection, [account_of(connection, account)], {}, now).get(account, Standing()).counted_minor
-        )
+        return self._facts.counted_minor(connection, account, now)
 
     def reversed(self, connection: Connection, account: str, now: datetime, figures: Mapping[str, Figure]) -> None:
         """A payment was taken back, in the transaction that booked it. figures: amount, channel, receipt, reason."""
-        row, facts, found = self._facts(connection, account, now, "unknown")
+        row, facts, found = self._facts.of(connection, account, now, "unknown")
         episode, rule = row.episode, self._plan.after_reversal
         counts = (
-            rule == "last-warning" and facts.owes and self._still_proven(connection, account, episode.number - 1, facts)
+            rule == "last-warning"
+            and facts.owes
+            and self._facts.still_proven(connection, account, episode.number - 1, facts)
         )
         balance = Money(facts.balance_minor, found.currency)
         draft = Draft(
@@ -205,77 +175,6 @@ class SupplyDesk:
             row = replace(row, episode=changed, orders=0)
             tell(connection, "supply-episode", account, now, {"state": changed.state.value, "because": "reversed"})
         save(connection, replace(row, look_at=now))
-
-    # -------------------------------------------------------------------------------------------- facts
-
-    def _round(self, connection: Connection, now: datetime) -> list[str]:
-        """The next accounts in order of their ids, those that seem to need a look."""
-        some = list(all_accounts(connection, after=self._round_at, limit=ROUND))
-        self._round_at = some[-1].id if len(some) == ROUND else ""
-        active = [one for one in some if one.state is AccountState.ACTIVE]
-        balances = balances_of(connection, [one.id for one in active])
-        standings = self._outlook(connection, active, balances, now)
-        known = {
-            row.account: row
-            for row in connection.execute(select(episodes).where(episodes.c.account.in_([one.id for one in some])))
-        }
-        found = []
-        for one in some:
-            row = known.get(one.id)
-            if one.state is not AccountState.ACTIVE:
-                continue
-            if row is not None and (row.state != State.WELL.value or row.look_at is not None):
-                continue  # it is looked at in its turn
-            standing = standings.get(one.id, Standing())
-            balance = balances.get(one.id, 0) - standing.counted_minor
-            days_left = standing.days_left
-            if balance < max(0, one.reminder_minor) or (days_left is not None and days_left < self._plan.low_days):
-                found.append(one.id)
-        return found
-
-    def _facts(self, connection: Connection, account: str, now: datetime, supply: Supply) -> tuple[Row, Facts, Account]:
-        row = load(connection, account, now)
-        found = account_of(connection, account)
-        balance = balance_of(connection, account, found.currency)
-        standing = self._outlook(connection, [found], {account: balance}, now).get(account, Standing())
-        contact = contact_of(connection, account)
-        episode = row.episode
-        notices: dict[str, Notice] = {}
-        if episode.carries:
-            earlier = notices_of(connection, account, episode.carries)
-            notices = {kind: notice for kind, notice in earlier.items() if kind in WARNINGS[:2]}
-        notices |= notices_of(connection, account, episode.number)
-        asked = orders_of(connection, account, episode.number, row.orders) if row.orders else []
-        return (
-            row,
-            Facts(
-                now=now,
-                balance_minor=balance - standing.counted_minor,
-                currency=found.currency,
-                reminder_minor=found.reminder_minor,
-                days_left=standing.days_left,
-                settled_until=standing.settled_until,
-                is_open=found.state is AccountState.ACTIVE,
-                is_paying=bool(fenced(connection, account)) or is_unanswered(connection, account, now),
-                is_held=any(kind in HOLDS for kind in flags_of(connection, account)),
-                contact_since=contact.since if contact.is_reachable else None,
-                notices=notices,
-                orders=tuple(one.facts for one in asked),
-                is_told=row.is_told,
-                credit_since=None if row.telling is None else row.telling.since,
-                is_measured=bool(self._meters(connection, account, now)),
-                supply=supply,
-            ),
-            found,
-        )
-
-    def _still_proven(self, connection: Connection, account: str, episode: int, facts: Facts) -> bool:
-        notices = notices_of(connection, account, episode) if episode > 0 else {}
-        for kind, step in zip(WARNINGS[:2], self._plan.steps, strict=False):
-            proven_at = notices[kind].proven_at if kind in notices else None
-            if proven_at is None or facts.now > proven_at + step.valid:
-                return False
-        return True
 
     # -------------------------------------------------------------------------------------------- deciding
 
@@ -357,7 +256,7 @@ class SupplyDesk:
             notices=tuple(proofs),
             expires_at=now + self._plan.order_valid,
         )
-        for meter in self._meters(connection, account.id, now):
+        for meter in self._facts.meters(connection, account.id, now):
             order = Order(
                 key=order_prefix(account.id, episode.number, row.orders) + meter,
                 account=account.id,
@@ -381,12 +280,6 @@ class SupplyDesk:
             fence=next_fence(connection, account.id),
             since=facts.now,
         )
-
-    def _meters(self, connection: Connection, account: str, now: datetime) -> list[str]:
-        return meters_in_service(connection, account, self._today(now))
-
-    def _today(self, now: datetime) -> date:
-        return now.astimezone(self._plan.zone).date()
 
     # -------------------------------------------------------------------------------------------- messages
 
@@ -441,7 +334,7 @@ class SupplyDesk:
                 return "unknown"
             asked = orders_of(connection, account, row.episode.number, row.orders)
             # A meter that was exchanged stays as it is for ever; one that came to somebody else says nothing of this account.
-            meters = self._meters(connection, account, now) or self._to_tell(connection, account, asked, now)
+            meters = self._facts.meters(connection, account, now) or self._to_tell(connection, account, asked, now)
             telling = row.telling is not None and not row.is_told
         try:
             if telling:
@@ -464,9 +357,9 @@ class SupplyDesk:
         One that arrived before we died is answered with what became of it, however late it is asked again.
         """
         with self._database.reading("looking at an account's orders") as connection:
-            row, facts, _ = self._facts(connection, account, now, "unknown")
+            row, facts, _ = self._facts.of(connection, account, now, "unknown")
             asked = orders_of(connection, account, row.episode.number, row.orders)
-            meters = self._meters(connection, account, now)
+            meters = self._facts.meters(connection, account, now)
         if row.episode.state is not State.ORDERED or not facts.owes or facts.is_paying:
             return
         for order in asked:
@@ -498,7 +391,7 @@ class SupplyDesk:
             touch(connection, order.account, now)
 
     def _to_tell(self, connection: Connection, account: str, asked: Sequence[Order], now: datetime) -> list[str]:
-        return meters_to_tell(connection, account, self._today(now), also=[one.meter for one in asked])
+        return meters_to_tell(connection, account, self._facts.today(now), also=[one.meter for one in asked])
 
     def _tell(self, account: str, now: datetime) -> None:
         with self._database.reading("looking at a credit") as connection:

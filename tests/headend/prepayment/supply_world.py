@@ -30,7 +30,8 @@ from headend.prepayment.notice_plan import NoticePlan, load_plan
 from headend.prepayment.notice_texts import load_texts
 from headend.prepayment.notices import Channel
 from headend.prepayment.ports import Delivery, Message, OpenProof, OrderState, ProvenNotice, Supply
-from headend.prepayment.supply_desk import Standing, SupplyDesk
+from headend.prepayment.supply_desk import SupplyDesk
+from headend.prepayment.supply_facts import Standing
 from headend.prepayment.supply_tables import episodes
 from headend.prepayment.tables import metadata
 from headend.prepayment.till import Till

@@ -1,0 +1,136 @@
+"""What is known of one account at one moment, as the engine asks for it; everything is read in its caller's transaction."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Protocol
+
+from msgspec import Struct
+from sqlalchemy import Connection, select
+
+from headend.prepayment.accounts import account_of, all_accounts, contact_of
+from headend.prepayment.autopay import is_unanswered
+from headend.prepayment.books import balance_of, balances_of
+from headend.prepayment.engine import Facts, Notice, State
+from headend.prepayment.fences import fenced
+from headend.prepayment.model import Account, AccountState
+from headend.prepayment.notice_plan import WARNINGS, NoticePlan
+from headend.prepayment.notices import notices_of
+from headend.prepayment.ports import Supply
+from headend.prepayment.supply_flags import HOLDS, flags_of
+from headend.prepayment.supply_store import Row, load, meters_in_service, orders_of
+from headend.prepayment.supply_tables import episodes
+
+__all__ = ["Outlook", "Standing", "SupplyFacts"]
+
+ROUND = 500  # accounts that one step of the round goes through
+
+
+class Standing(Struct, frozen=True, kw_only=True):
+    """days_left: that the balance covers at the account's own average; None when nobody can say. settled_until: local day.
+
+    counted_minor: what counts against the balance beyond the books, of use that is not settled yet.
+    """
+
+    days_left: Decimal | None = None
+    settled_until: date | None = None
+    counted_minor: int = 0
+
+
+class Outlook(Protocol):
+    def __call__(
+        self, connection: Connection, accounts: Sequence[Account], balances: Mapping[str, int], now: datetime
+    ) -> Mapping[str, Standing]:
+        """By account; those of which nothing is known are absent."""
+        ...
+
+
+class SupplyFacts:
+    """outlook: how long balances last, and how fresh they are."""
+
+    def __init__(self, plan: NoticePlan, outlook: Outlook) -> None:
+        self._plan = plan
+        self._outlook = outlook
+        self._round_at = ""
+
+    def of(self, connection: Connection, account: str, now: datetime, supply: Supply) -> tuple[Row, Facts, Account]:
+        row = load(connection, account, now)
+        found = account_of(connection, account)
+        balance = balance_of(connection, account, found.currency)
+        standing = self._outlook(connection, [found], {account: balance}, now).get(account, Standing())
+        contact = contact_of(connection, account)
+        episode = row.episode
+        notices: dict[str, Notice] = {}
+        if episode.carries:
+            earlier = notices_of(connection, account, episode.carries)
+            notices = {kind: notice for kind, notice in earlier.items() if kind in WARNINGS[:2]}
+        notices |= notices_of(connection, account, episode.number)
+        asked = orders_of(connection, account, episode.number, row.orders) if row.orders else []
+        return (
+            row,
+            Facts(
+                now=now,
+                balance_minor=balance - standing.counted_minor,
+                currency=found.currency,
+                reminder_minor=found.reminder_minor,
+                days_left=standing.days_left,
+                settled_until=standing.settled_until,
+                is_open=found.state is AccountState.ACTIVE,
+                is_paying=bool(fenced(connection, account)) or is_unanswered(connection, account, now),
+                is_held=any(kind in HOLDS for kind in flags_of(connection, account)),
+                contact_since=contact.since if contact.is_reachable else None,
+                notices=notices,
+                orders=tuple(one.facts for one in asked),
+                is_told=row.is_told,
+                credit_since=None if row.telling is None else row.telling.since,
+                is_measured=bool(self.meters(connection, account, now)),
+                supply=supply,
+            ),
+            found,
+        )
+
+    def meters(self, connection: Connection, account: str, now: datetime) -> list[str]:
+        return meters_in_service(connection, account, self.today(now))
+
+    def today(self, now: datetime) -> date:
+        return now.astimezone(self._plan.zone).date()
+
+    def counted_minor(self, connection: Connection, account: str, now: datetime) -> int:
+        """What counts against the account's balance beyond the books. Raises UnknownAccount."""
+        return (
+            self._outlook(connection, [account_of(connection, account)], {}, now).get(account, Standing()).counted_minor
+        )
+
+    def still_proven(self, connection: Connection, account: str, episode: int, facts: Facts) -> bool:
+        """Whether the first two notices of that episode still count."""
+        notices = notices_of(connection, account, episode) if episode > 0 else {}
+        for kind, step in zip(WARNINGS[:2], self._plan.steps, strict=False):
+            proven_at = notices[kind].proven_at if kind in notices else None
+            if proven_at is None or facts.now > proven_at + step.valid:
+                return False
+        return True
+
+    def seem_due(self, connection: Connection, now: datetime) -> list[str]:
+        """Of the next accounts in order of their ids, those that seem to need a look; after the last it begins again."""
+        some = list(all_accounts(connection, after=self._round_at, limit=ROUND))
+        self._round_at = some[-1].id if len(some) == ROUND else ""
+        active = [one for one in some if one.state is AccountState.ACTIVE]
+        balances = balances_of(connection, [one.id for one in active])
+        standings = self._outlook(connection, active, balances, now)
+        known = {
+            row.account: row
+            for row in connection.execute(select(episodes).where(episodes.c.account.in_([one.id for one in some])))
+        }
+        found = []
+        for one in some:
+            row = known.get(one.id)
+            if one.state is not AccountState.ACTIVE:
+                continue
+            if row is not None and (row.state != State.WELL.value or row.look_at is not None):
+                continue  # it is looked at in its turn
+            standing = standings.get(one.id, Standing())
+            balance = balances.get(one.id, 0) - standing.counted_minor
+            days_left = standing.days_left
+            if balance < max(0, one.reminder_minor) or (days_left is not None and days_left < self._plan.low_days):
+                found.append(one.id)
+        return found
