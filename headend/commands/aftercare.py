@@ -153,10 +153,11 @@ class Aftercare:
             if not page.command(command.id).waiting_for_customer:
                 return
             page.remark(command.id, word, actor="head-end", note=note, is_waiting=False)
-            if contact and not page.was_switched_since(
-                command
-            ):  # else what was seen may be older than what is known by now
-                page.set_supply(replace(page.supply(command.meter), contact=contact, at=page.now, by=command.id))
+            if not contact or page.was_switched_since(command):
+                return  # what was seen may be older than what is known by now
+            page.set_supply(replace(page.supply(command.meter), contact=contact, at=page.now, by=command.id))
+            if contact == "open":
+                _owe_again(page, command)
 
         await self._journal.write(end, "recording what became of a permitted close")
 
@@ -204,6 +205,16 @@ class Aftercare:
         reminded = int(command.detail.get("reminders", "0"))
         self._watched[command.id] = _Watched(command, self._clock.monotonic() + first_s, 2 * first_s, reminded)
         self._stirred.set()
+
+
+def _owe_again(page: Page, permitted: Command) -> None:
+    """A payment was met by permission, and that is gone before the customer had power: it is owed as before."""
+    if not permitted.obligation or page.open_debt_of(permitted.meter) is not None:
+        return
+    debt = page.debt(permitted.obligation)
+    if debt.ended == "permitted" and debt.cause == "payment":
+        again = replace(debt, ended="", ended_at=None, due_at=page.now, problem="the permission to close is gone")
+        page.change_debt(again, "owed", tell=True)
 
 
 def _permitted_at(command: Command) -> datetime:

@@ -34,7 +34,8 @@ _NOT_SENT = UNSENT | {State.SENDING}
 class Job(Struct, kw_only=True, eq=False):
     """A command that is active. due: not before. pauses: tries in a row that failed before a byte left; problem: why, the newest.
 
-    hurry: set when something that is more urgent waits for the end of this one.
+    is_unwritten: a close that leaves while nothing can be written down. hurry: set when something that is more urgent waits for the
+    end of this one.
     """
 
     command: Command
@@ -46,6 +47,7 @@ class Job(Struct, kw_only=True, eq=False):
     problem: str = ""
     task: asyncio.Task[None] | None = None
     is_ordering: bool = False
+    is_unwritten: bool = False
     hurry: asyncio.Event
 
     @property
@@ -92,9 +94,6 @@ class Agenda:
 
     def job(self, identity: str) -> Job | None:
         return self._jobs.get(identity)
-
-    def of_meter(self, meter: str) -> list[Job]:
-        return self._meters.get(meter, [])
 
     def lines(self) -> list[str]:
         return list(self._lines)
@@ -165,6 +164,8 @@ class Agenda:
         ready = []
         found.look_at = inf
         for job in found.jobs.values():
+            if job.is_unwritten:
+                continue  # its record waits for the store, and the other closes do not wait for that
             if job.task is not None:
                 closes += job.is_close
                 ordering += job.is_close and job.command.state in _NOT_SENT

@@ -16,20 +16,18 @@ from headend.commands.governor import Limits
 from headend.commands.intake import Intake, refusals_of
 from headend.commands.journal import Journal, NoSuchCommand, Page
 from headend.commands.machine import Event
-from headend.commands.model import Command, Kind, Refusal, State
+from headend.commands.model import TWO_PEOPLE, Command, Refusal, State
 from headend.commands.roles import Action, Caller
 from headend.commands.rulebook import Rulebook
 from headend.store import commands as rows
 from headend.store import governor_approvals as approvals
-from headend.store.commands_lists import commands_of_list
+from headend.store.commands_lists import LIST_MAX, commands_of_list
 from headend.store.governor_approvals import NotApproved
 
 __all__ = ["Approvals", "Outcome"]
 
-LIST_MAX = 100_000
 _LISTS = (Purpose.BATCH, Purpose.ORDER)
 _ASKED = {Purpose.RELEASE: "released", Purpose.DELETE: "deleted"}
-_TWO_PEOPLE = frozenset({Kind.OPEN, Kind.UNPROTECT})
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -258,7 +256,7 @@ class Approvals:
         return [
             command
             for command in found
-            if command.kind in _TWO_PEOPLE and command.state not in left_out and "released_by" not in command.detail
+            if command.kind in TWO_PEOPLE and command.state not in left_out and "released_by" not in command.detail
         ]
 
 

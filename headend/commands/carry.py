@@ -63,7 +63,10 @@ class Stopped(StopOrder):
 
 
 class Carrier:
-    """may_go: whether the command's batch lets it go. circumstances: clock, audit log and store as they are now."""
+    """may_go: whether the command's batch lets it go. circumstances: clock, audit log and store as they are now.
+
+    gave_place: told when another may have the job's place on its line, though the job has not ended.
+    """
 
     def __init__(
         self,
@@ -75,6 +78,7 @@ class Carrier:
         circumstances: Callable[[], Circumstances],
         operator_of: Callable[[Command], bytes | str],
         may_go: Callable[[Command], bool],
+        gave_place: Callable[[Job], None],
     ) -> None:
         self._journal = journal
         self._gate = gate
@@ -83,6 +87,7 @@ class Carrier:
         self._circumstances = circumstances
         self._operator_of = operator_of
         self._may_go = may_go
+        self._gave_place = gave_place
 
     async def carry(self, job: Job) -> None:
         """From due to its end, or to the next try."""
@@ -93,9 +98,10 @@ class Carrier:
         if (objection := self.objection(job)) is not None:
             await self._hold_back(job, objection)
             return
-        if (sent := await self._order(job)) is None:
-            return
-        if await self._write_sent(job, sent) in IN_FLIGHT:
+        sent = await self._order(job)
+        state = None if sent is None else await self._write_sent(job, sent)
+        job.is_unwritten = False
+        if state in IN_FLIGHT:
             await self.look_back(job, sent)
 
     # -------------------------------------------------------------------------------------------- may it go
@@ -113,6 +119,10 @@ class Carrier:
         if (fenced := fence_objection(order, self._journal.supply(meter))) is not None:
             note = {"problem": fenced[0], "rule": "fence", "needed": fenced[1], "policy": self._gate.version}
             return Objection(event=Event.FENCED, note=note)
+        if self._journal.is_owed(meter):
+            return Objection(
+                event=Event.SUPERSEDED, note={"problem": "a reconnection is owed to this customer", "rule": "owed"}
+            )
         if self._journal.is_forbidden(meter):
             note = {"problem": "a payment for this meter is being written down"}
             return Objection(event=Event.HELD_BACK, note=note, again_at=now + timedelta(seconds=1))
@@ -182,6 +192,8 @@ class Carrier:
         except Stopped as stopped:
             if stopped.objection is not None:
                 await self._hold_back(job, stopped.objection)
+            else:
+                self._later(job, str(stopped), LINE_PAUSE_S)
         except StopOrder as error:
             await self._hold_back(job, Objection(event=Event.DEADLINE_PASSED, note={"problem": str(error)}))
         except DriverError as error:
@@ -204,6 +216,8 @@ class Carrier:
                 stopped = rows.stop_switch(page.connection).is_on
                 if stopped or fence_objection(command.order, page.supply(command.meter)) is not None:
                     return False
+                if page.open_debt_of(command.meter) is not None:
+                    return False
                 if (over := self._gate.admit(page.connection, command)) is not None:
                     note = {"rule": over.rule, "limit": over.text, "needed": over.needed, "policy": over.version}
                     page.step(identity, Event.WENT_OVER_LIMIT, actor=HEAD_END, note=note)
@@ -220,6 +234,8 @@ class Carrier:
                 raise
             # A supply is given back also while the disk is full: what was done is written down as soon as it can be.
             log.error("a close goes out before its record is durable", command=identity, problem=str(error))
+            job.is_unwritten = True
+            self._gave_place(job)
             return
         if not is_committed:
             raise Stopped(None)
@@ -246,9 +262,10 @@ class Carrier:
         if job.command.state is State.SENDING:
 
             def back(page: Page) -> None:
-                if page.command(identity).state is State.SENDING:
+                if (command := page.command(identity)).state is State.SENDING:
                     again_at = page.now + timedelta(seconds=wait_s)
-                    page.step(identity, Event.NOTHING_LEFT, actor=HEAD_END, note={"problem": problem}, due_at=again_at)
+                    event = _unless_owed(page, command, Event.NOTHING_LEFT)
+                    page.step(identity, event, actor=HEAD_END, note={"problem": problem}, due_at=again_at)
 
             await self.insist(back, "recording that nothing was sent")
         self._later(job, problem, wait_s)
@@ -268,7 +285,10 @@ class Carrier:
             if command.state not in UNSENT and command.state is not State.SENDING:
                 return
             due_at = max(command.due_at, objection.again_at or command.due_at)
-            page.step(identity, objection.event, actor=HEAD_END, note=objection.note, due_at=due_at)
+            event = objection.event
+            if event is Event.HELD_BACK:
+                event = _unless_owed(page, command, event)
+            page.step(identity, event, actor=HEAD_END, note=objection.note, due_at=due_at)
 
         await self.insist(hold_back, "recording why a command was not sent")
         self._later(job, objection.note["problem"], wait_s)
@@ -436,6 +456,12 @@ def _commit_steps(
     return page.step(
         command.id, Event.COMMITTED, actor=HEAD_END, note=note, register=register, policy_version=policy_version
     )
+
+
+def _unless_owed(page: Page, command: Command, event: Event) -> Event:
+    """What befalls a command that comes back from "sending": a close that was ordered meanwhile takes the place of an open now."""
+    is_over = command.kind is Kind.OPEN and page.open_debt_of(command.meter) is not None
+    return Event.SUPERSEDED if is_over else event
 
 
 def _is_outdated(page: Page, asked: Command, witness: Witness) -> bool:

@@ -115,7 +115,7 @@ class DebtKeeper:
             part = due[start : start + DEBTS_PER_PAGE]
 
             def try_(page: Page, part: list[Obligation] = part) -> set[str]:
-                return {one.id for one in part if self._is_in_the_way(page, page.debt(one.id))}
+                return {one.id for one in part if self._tries_in_vain(page, page.debt(one.id))}
 
             behind = await self._journal.write(try_, "trying to reconnect")
             for debt in part:
@@ -124,20 +124,16 @@ class DebtKeeper:
                     kept.due = self._clock.monotonic() + (BEHIND_S if debt.id in behind else PAUSE_S_MAX)
                     self.counters.tries += 1
 
-    def _is_in_the_way(self, page: Page, debt: Obligation) -> bool:
-        """Try it. True: it could not be, for a command that is not its own, such as the close of a debt that was forgiven."""
-        if not debt.is_open:
+    def _tries_in_vain(self, page: Page, debt: Obligation) -> bool:
+        """True: it could not be, for a command that is not its own, such as the close of a debt that was forgiven."""
+        if not debt.is_open or self._intake.is_being_paid(page, debt):
             return False
         active = page.active_of(debt.meter)
-        if any(command.obligation == debt.id for _, command in active):
-            return False
         # Behind a look that found the supply off comes the first close, and it may be one of many. A turn that is asked for is taken:
         # what only looks yet, or cannot be sent now, must not have those of others.
         has_looked = bool(debt.command) and page.command(debt.command).kind is Kind.STATUS
         wait_s = self._turn_s(debt.meter) if has_looked and not active else 0.0
-        if self._intake.try_debt(page, debt, wait_s=wait_s) is not None:
-            return False
-        return all(command.obligation != debt.id for _, command in page.active_of(debt.meter))
+        return self._intake.try_debt(page, debt, wait_s=wait_s) is None
 
     async def _climb(self) -> None:
         now = self._clock.now()

@@ -22,16 +22,16 @@ from headend.commands.gate import Gate
 from headend.commands.intake import HEAD_END, Answer, Circumstances, Intake
 from headend.commands.journal import Journal, Page
 from headend.commands.machine import Event
-from headend.commands.model import IN_FLIGHT, UNSENT, Command, Kind, Order, Refusal, State
+from headend.commands.model import IN_FLIGHT, TWO_PEOPLE, UNSENT, Command, Kind, Order, Refusal, State
 from headend.commands.obligations import Obligation, Ramp
 from headend.store import commands as rows
 from headend.store import commands_debts as debts
 from headend.store.commands import Step, StopSwitch
+from headend.store.commands_lists import LIST_MAX, commands_of_list
 
 __all__ = ["Desk", "Payment", "PaymentTaken"]
 
 ORDERS_PER_PAGE = 200  # of a list, in one transaction: the store serves others in between
-_TWO_PEOPLE = (Kind.OPEN, Kind.UNPROTECT)  # of a list that needs approval, these wait for it
 
 T = TypeVar("T")
 
@@ -96,14 +96,17 @@ class Desk:
         """A list of orders, each with its own answer. A list of more than one must be one batch and name no meter twice."""
         if refusal := self._wrong_list(orders, caller):
             return [Answer(command=None, refusals=(refusal,)) for _ in orders]
-        waits = self._gate.needs_approval(orders)
+        waits: bool | None = None
         answers: list[Answer] = []
         for start in range(0, len(orders), ORDERS_PER_PAGE):
             part = orders[start : start + ORDERS_PER_PAGE]
 
             def take(page: Page, part: Sequence[Order] = part) -> list[Answer]:
+                nonlocal waits
+                if waits is None:
+                    waits = self._gate.needs_approval([*orders, *_opens_of_list(page, orders[0].batch)])
                 # What can be no command takes no room under the limits: no command's end would ever give it back.
-                counted = [order for order in part if self._can_be(page, order)]
+                counted = [order for order in part if self.intake.impossible(page, order) is None]
                 limits = self._gate.over_limit(page.connection, counted)
                 over = {order.meter: limit for order, limit in zip(counted, limits, strict=True)}
                 return [
@@ -111,22 +114,13 @@ class Desk:
                         page,
                         order,
                         over=over.get(order.meter),
-                        waits_for_approval=waits and order.kind in _TWO_PEOPLE,
+                        waits_for_approval=waits and order.kind in TWO_PEOPLE,
                     )
                     for order in part
                 ]
 
             answers += await self._journal.write(take, "taking orders")
         return answers
-
-    def _can_be(self, page: Page, order: Order) -> bool:
-        """What it lacks, where it cannot be a command, is told by the intake."""
-        expires_at, not_before = order.expires_at, order.not_before
-        if not self._gate.knows(order.meter) or expires_at.tzinfo is None or expires_at <= page.now:
-            return False
-        if self.intake.not_ones_own(page, order) is not None:
-            return False
-        return not_before is None or (not_before.tzinfo is not None and not_before < expires_at)
 
     def _wrong_list(self, orders: Sequence[Order], caller: str) -> Refusal | None:
         def refusal(rule: str, text: str, needed: str) -> Refusal:
@@ -327,8 +321,8 @@ class Desk:
         """is_first: an open is under way, and what it takes off the feeder comes back at once. looks_first: see `Intake.try_debt`."""
         debt = self.intake.new_debt(page, meter=meter, cause="payment", reference=payment.reference)
         debt = self.intake.owe(page, replace(debt, since=min(payment.paid_at, page.now)))
-        if any(command.obligation == debt.id for _, command in page.active_of(meter)):
-            return page.debt(debt.id)  # it is being paid already, and needs no other turn
+        if self.intake.is_being_paid(page, debt):
+            return page.debt(debt.id)  # it needs no other turn
         wait_s = 0.0 if looks_first else self.turn_s(meter, is_first=is_first)
         self.intake.try_debt(page, debt, wait_s=wait_s, looks_first=looks_first)
         return page.debt(debt.id)
@@ -398,6 +392,14 @@ class Desk:
 
     def _refusal(self, rule: str, text: str, needed: str) -> Refusal:
         return Refusal(rule=rule, version=self._gate.version, text=text, needed=needed)
+
+
+def _opens_of_list(page: Page, batch: str) -> list[Order]:
+    """Those under way that came under this name before: what is added to a list makes it longer."""
+    if not batch or page.list_under_way(batch) is None:
+        return []
+    listed = commands_of_list(page.connection, batch, limit=LIST_MAX)
+    return [command.order for command in listed if command.kind is Kind.OPEN and command.is_active]
 
 
 def _is_off(page: Page, supply: rows.Supply) -> bool:

@@ -27,7 +27,7 @@ from headend.commands.trust import ClockTrust
 from headend.commands.verification import Verdict
 from headend.errors import StoreUnavailable
 from headend.store import commands as rows
-from headend.store.commands_lists import commands_of_list
+from headend.store.commands_lists import LIST_MAX, commands_of_list
 
 __all__ = ["Executor"]
 
@@ -36,7 +36,6 @@ CALM_S = 30.0  # the same, and clocks are compared, while all are up; every last
 IDLE_S = 60.0  # clocks are compared so often while there is nothing to do
 STOP_S = 15.0  # an order on the wire may take its time-outs; its reply is worth waiting for
 LAPSED_PER_PAGE = 100
-LIST_MAX = 100_000
 FAILED_S = 60.0  # before a command is tried again whose carrying ended by an error of ours
 
 log = structlog.get_logger(__name__)
@@ -66,6 +65,8 @@ class Executor:
         self._is_stopping = False
         self._up: dict[str, bool] = {}
         self._next_tick = -inf
+        self._lapsed: dict[str, Job] = {}
+        self._expiring: asyncio.Task[None] | None = None
         self._steps = trust.steps  # of the wall clock, that are on the record
         self.failures = 0  # carryings that ended by an error of ours, since the start
         self.carrier = Carrier(
@@ -76,6 +77,7 @@ class Executor:
             circumstances=circumstances,
             operator_of=operator_of,
             may_go=self._may_go,
+            gave_place=self._place_given,
         )
         journal.listen(self._saw)
 
@@ -109,7 +111,7 @@ class Executor:
             while not self._is_stopping:
                 self._trust.look()
                 await self._record_steps()
-                await self._end_lapsed()
+                self._end_lapsed()
                 self._begin_due()
                 await self._pause()
         finally:
@@ -163,12 +165,21 @@ class Executor:
         except StoreUnavailable as error:
             log.warning("a step of the clock is not on the record", problem=str(error), **data)
 
-    async def _end_lapsed(self) -> None:
-        lapsed = self._agenda.lapsed()
-        if not lapsed:
-            return
-        for start in range(0, len(lapsed), LAPSED_PER_PAGE):
-            await self.carrier.insist(partial(_expire, jobs=lapsed[start : start + LAPSED_PER_PAGE]), "expiring")
+    def _end_lapsed(self) -> None:
+        """Beside the loop: however long the store takes nothing, closes do not wait for it."""
+        self._lapsed |= {job.command.id: job for job in self._agenda.lapsed()}
+        if self._expiring is not None and self._expiring.done():
+            self._expiring.result()
+            self._expiring = None
+        if self._lapsed and self._expiring is None:
+            self._expiring = asyncio.get_running_loop().create_task(self._expire_lapsed())
+
+    async def _expire_lapsed(self) -> None:
+        while self._lapsed:
+            jobs = list(self._lapsed.values())[:LAPSED_PER_PAGE]
+            await self.carrier.insist(partial(_expire, jobs=jobs), "expiring")
+            for job in jobs:
+                del self._lapsed[job.command.id]
 
     async def _pause(self) -> None:
         now = self._clock.monotonic()
@@ -223,6 +234,8 @@ class Executor:
 
     async def _end_tasks(self) -> None:
         """A command that is looked back at is found in flight at the next start; one that is being ordered is waited for."""
+        if self._expiring is not None:
+            self._expiring.cancel()
         ordering = [job.task for job in self._agenda if job.task is not None and job.is_ordering]
         others = [job.task for job in self._agenda if job.task is not None and not job.is_ordering]
         for task in others:
@@ -257,6 +270,10 @@ class Executor:
         batch = self._batches.get(_list_of(command))
         if batch is not None and batch.canary == command.id and command.state in UNSENT:
             batch.canary = ""
+
+    def _place_given(self, job: Job) -> None:
+        self._agenda.touch(job.line)
+        self._stirred.set()
 
     def _stopped_batch(self, command: Command) -> str:
         batch = self._batches.get(_list_of(command))

@@ -59,11 +59,10 @@ class Intake:
         """over: the limit that the order goes over. waits_for_approval: another person must agree before it is planned."""
         if (known := page.by_key(order.requester, order.idempotency_key)) is not None:
             return self._repeat(page, order, *known)
-        if impossible := self._impossible(page, order):
+        if impossible := self.impossible(page, order):
             data: dict[str, object] = {"meter": order.meter, "kind": order.kind.value, "rule": impossible.rule}
             page.record("refused", order.idempotency_key, order.requester, data, is_needed=False)
             return Answer(command=None, refusals=(impossible,))
-        supply = page.supply(order.meter)
         new = Command(
             id=self._new_id(),
             order=order,
@@ -71,16 +70,17 @@ class Intake:
             created_at=page.now,
             changed_at=page.now,
             due_at=max(page.now, order.not_before or page.now),
-            fence=supply.fence,
         )
         if order.batch:
             there = page.list_under_way(order.batch)
             new = replace(new, list_head=new.id if there is None else there.list_head)
-        place, busy = self._place(page, new)
-        refusals: tuple[Refusal, ...] = () if busy is None else (busy,)
+        new, refusals = self._planned(new) if order.kind in CLOSES else (new, ())
+        # A close that the rules refuse takes nobody's place.
+        place, busy = (0, None) if refusals else self._place(page, new)
+        refusals += () if busy is None else (busy,)
         if order.kind is Kind.OPEN:
             refusals += self._open_objections(page, order)
-        if not refusals:
+        if not refusals and order.kind not in CLOSES:
             new, refusals = self._planned(new)
         if refusals:
             new = page.request(new, place=None)
@@ -110,15 +110,19 @@ class Intake:
     # -------------------------------------------------------------------------------------------- debts
 
     def owe(self, page: Page, debt: Obligation) -> Obligation:
-        """A new debt, or the one that is there: a meter has one, with the older clock."""
-        if (there := page.open_debt_of(debt.meter)) is not None:
-            if debt.expires_at is None and there.expires_at is not None:
-                # What was only ordered may lapse; what has been paid for may not.
-                there = replace(there, cause=debt.cause, reference=debt.reference, expires_at=None)
-                page.change_debt(replace(there, since=min(there.since, debt.since)), "owed", tell=True)
-            return page.debt(there.id)
-        page.owe(debt)
-        return debt
+        """A new debt, or the one that is there: a meter has one, with the older clock, and it ends with the last order that made it."""
+        there = page.open_debt_of(debt.meter)
+        if there is None:
+            page.owe(debt)
+            return debt
+        since = min(there.since, debt.since)
+        if debt.expires_at is None and (there.expires_at is not None or since < there.since):
+            # What was only ordered may lapse; what has been paid for may not.
+            joined = replace(there, cause=debt.cause, reference=debt.reference, expires_at=None, since=since)
+            page.change_debt(joined, "owed", tell=True)
+        elif debt.expires_at is not None and there.expires_at is not None and debt.expires_at > there.expires_at:
+            page.change_debt(replace(there, expires_at=debt.expires_at, kind=debt.kind), "owed")
+        return page.debt(there.id)
 
     def new_debt(self, page: Page, *, meter: str, cause: str, reference: str) -> Obligation:
         return Obligation(
@@ -139,10 +143,9 @@ class Intake:
 
         wait_s: a turn in a ramp. looks_first: nobody knows whether the supply is off, so it is only looked at; the next try is a close.
         """
-        active = page.active_of(debt.meter)
-        if any(other.obligation == debt.id for _, other in active):
+        if self.is_being_paid(page, debt):
             return None
-        looks_first = looks_first and not active and not debt.tries
+        looks_first = looks_first and not page.active_of(debt.meter) and not debt.tries
         if debt.cause == "payment":
             # As the rules are now: where they could not be obeyed, somebody may have changed them since.
             debt = replace(debt, kind=self._gate.reconnect_kind(debt.meter))
@@ -163,7 +166,6 @@ class Intake:
             created_at=page.now,
             changed_at=page.now,
             due_at=page.now + timedelta(seconds=wait_s),
-            fence=page.supply(debt.meter).fence,
             obligation=debt.id,
         )
         place, busy = self._place(page, new)
@@ -174,6 +176,14 @@ class Intake:
         changed = replace(debt, tries=debt.tries + 1, command=new.id)
         page.change_debt(changed, "tried", tell=True)
         return self.plan(page, new.id, approver="")
+
+    @staticmethod
+    def is_being_paid(page: Page, debt: Obligation) -> bool:
+        """Whether a command of its own is under way. A close that somebody has ordered for later does not do for a payment."""
+        return any(
+            own.obligation == debt.id and not (debt.cause == "payment" and _is_for_later(own, page.now))
+            for _, own in page.active_of(debt.meter)
+        )
 
     # -------------------------------------------------------------------------------------------- inside
 
@@ -191,8 +201,8 @@ class Intake:
         )
         return Answer(command=None, refusals=(refusal,), is_repeat=True, is_conflict=True)
 
-    def _impossible(self, page: Page, order: Order) -> Refusal | None:
-        """Why this is no order at all."""
+    def impossible(self, page: Page, order: Order) -> Refusal | None:
+        """Why this is no order at all, and can be no command."""
         if not self._gate.knows(order.meter):
             return self._refusal("meter", f"no meter {order.meter!r} is served here", "one meter's asset number")
         if not order.idempotency_key or not order.requester:
@@ -209,9 +219,9 @@ class Intake:
             return self._refusal("expired", text, "a time to come in expires_at")
         if order.not_before is not None and order.not_before >= order.expires_at:
             return self._refusal("times", "not_before is not before expires_at", "not_before earlier than expires_at")
-        return self.not_ones_own(page, order)
+        return self._not_ones_own(page, order)
 
-    def not_ones_own(self, page: Page, order: Order) -> Refusal | None:
+    def _not_ones_own(self, page: Page, order: Order) -> Refusal | None:
         """None: the name of its list is free, or the requester's own.
 
         A list is one requester's: a second person approves all of it, and its canary speaks for all of it.
@@ -251,7 +261,7 @@ class Intake:
     def _is_superseded(new: Command, other: Command, page: Page) -> bool:
         if other.kind is Kind.OPEN:
             return True
-        return other.kind in CLOSES and other.due_at > page.now + SOON and new.due_at < other.due_at
+        return other.kind in CLOSES and _is_for_later(other, page.now) and new.due_at < other.due_at
 
     def _open_objections(self, page: Page, order: Order) -> tuple[Refusal, ...]:
         """What stands against an open in the tables, beyond the policy."""
@@ -318,6 +328,10 @@ class Intake:
 
     def _refusal(self, rule: str, text: str, needed: str) -> Refusal:
         return Refusal(rule=rule, version=self._gate.version, text=text, needed=needed)
+
+
+def _is_for_later(command: Command, now: datetime) -> bool:
+    return command.state in UNSENT and command.due_at > now + SOON
 
 
 def fence_objection(order: Order, supply: rows.Supply) -> tuple[str, str] | None:

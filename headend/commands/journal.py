@@ -375,7 +375,7 @@ def order_data(order: Order) -> dict[str, object]:
 
 
 class Journal:
-    """Writes pages, and remembers what the last look must know without waiting: fences, contacts, the stop switch.
+    """Writes pages, and remembers what the last look must know without waiting: fences, contacts, debts, the stop switch.
 
     What it remembers is never laxer than the tables: whoever is about to write something that forbids an open says so first
     (`forbidding`, `stopping`), so that no last look passes while that is being committed.
@@ -387,6 +387,7 @@ class Journal:
         self._clock = clock
         self.supplies: dict[str, Supply] = {}
         self.stop = StopSwitch()
+        self._owed: set[str] = set()
         self._forbidden: dict[str, int] = {}
         self._stopping = 0
         self._listeners: list[Callable[[Page], None]] = []
@@ -399,10 +400,11 @@ class Journal:
     async def load(self) -> None:
         """What the tables have. Before anything else is asked."""
 
-        def work(connection: Connection) -> tuple[tuple[dict[str, Supply], StopSwitch], Sequence[FeedEvent]]:
-            return (rows.supplies(connection), rows.stop_switch(connection)), ()
+        def work(connection: Connection) -> tuple[dict[str, Supply], StopSwitch, set[str]]:
+            owed = {debt.meter for debt in debts.open_obligations(connection)}
+            return rows.supplies(connection), rows.stop_switch(connection), owed
 
-        self.supplies, self.stop = await self._transact(work, "loading fences and the stop switch")
+        self.supplies, self.stop, self._owed = await self.read(work, "loading fences, the stop switch and debts")
 
     async def write(self, work: Callable[[Page], T], doing: str) -> T:
         """All of the page is durable when this returns, and the listeners know. A cancelled caller does not stop it.
@@ -431,6 +433,10 @@ class Journal:
     @property
     def is_stopped(self) -> bool:
         return self.stop.is_on or self._stopping > 0
+
+    def is_owed(self, meter: str) -> bool:
+        """Whether a reconnection is owed to this customer."""
+        return meter in self._owed
 
     def is_forbidden(self, meter: str) -> bool:
         """Whether something that forbids an open of this meter is being written right now."""
@@ -467,6 +473,10 @@ class Journal:
         self.supplies.update(page.supplies)
         if page.stop is not None:
             self.stop = page.stop
+        for debt in sorted(
+            page.obligations.values(), key=lambda debt: debt.is_open
+        ):  # of two of a meter the open one counts
+            (self._owed.add if debt.is_open else self._owed.discard)(debt.meter)
         for listener in self._listeners:
             listener(page)
         return result

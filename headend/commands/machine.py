@@ -22,7 +22,6 @@ class Event(enum.Enum):
     APPROVED = "approved"
     PLANNED = "planned"
     CAME_DUE = "came-due"
-    POSTPONED = "postponed"
     COMMITTED = "committed"
     NOTHING_LEFT = "nothing-left"
     HELD_BACK = "held-back"
@@ -68,7 +67,6 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
     S.SCHEDULED: {E.CAME_DUE: S.DUE, E.WENT_OVER_LIMIT: S.QUARANTINED, **_TAKEN_BACK},
     S.DUE: {
         E.COMMITTED: S.SENDING,
-        E.POSTPONED: S.SCHEDULED,
         E.WENT_OVER_LIMIT: S.QUARANTINED,
         E.GAVE_UP: S.FAILED,
         **_TAKEN_BACK,

@@ -15,6 +15,7 @@ __all__ = [
     "FINAL",
     "IN_FLIGHT",
     "SWITCHES",
+    "TWO_PEOPLE",
     "UNSENT",
     "BalanceProof",
     "CapturedRegister",
@@ -71,6 +72,7 @@ class State(enum.Enum):
 
 CLOSES = frozenset({Kind.CLOSE, Kind.PERMIT_CLOSE})
 SWITCHES = CLOSES | {Kind.OPEN}  # what moves a contact, or lets it be moved
+TWO_PEOPLE = frozenset({Kind.OPEN, Kind.UNPROTECT})  # of a list that needs approval, these wait for another person
 # No byte of it has left: it can be taken back.
 UNSENT = frozenset({State.REQUESTED, State.CHECKED, State.APPROVED, State.SCHEDULED, State.DUE, State.QUARANTINED})
 # Bytes may have left, and what they did is to be read back.
@@ -138,7 +140,7 @@ class Command(Struct, frozen=True, kw_only=True):
     due_at: not before this, wall time: the caller's `not_before`, a window, a turn in a ramp, or the pause before another try.
     expires_at: of the command; an obligation's close never expires before its debt is paid, so it is renewed, not the order's.
     policy_version: that let it pass; "" before. approver: "" while nobody has, or nobody needs to.
-    attempts: how often bytes of it may have left. fence: the meter's when the command was made.
+    attempts: how often bytes of it may have left.
     waiting_for_customer: verified as permitted, and no power seen yet.
     list_head: id of the first command of the list that it came with, which tells lists of one name apart; "" when it came alone.
     detail: evidence so far, words and numbers for people.
@@ -154,7 +156,6 @@ class Command(Struct, frozen=True, kw_only=True):
     policy_version: str = ""
     approver: str = ""
     attempts: int = 0
-    fence: int = 0
     waiting_for_customer: bool = False
     obligation: str = ""
     list_head: str = ""

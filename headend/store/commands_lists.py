@@ -10,7 +10,9 @@ from headend.commands.model import Command
 from headend.database.hot import HotStatement
 from headend.store.commands_tables import commands
 
-__all__ = ["commands_of_list", "under_way"]
+__all__ = ["LIST_MAX", "commands_of_list", "under_way"]
+
+LIST_MAX = 100_000  # commands of one list that are looked at
 
 _decode = msgspec.json.Decoder(Command).decode
 _UNDER_WAY = HotStatement(

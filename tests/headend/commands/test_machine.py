@@ -89,10 +89,6 @@ class CommandModel(RuleBasedStateMachine):
         self.happens(Event.CAME_DUE)
 
     @rule()
-    def is_postponed(self) -> None:
-        self.happens(Event.POSTPONED)
-
-    @rule()
     def is_committed(self) -> None:
         if self.happens(Event.COMMITTED):
             assert self.approved
