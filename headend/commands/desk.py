@@ -1,4 +1,4 @@
-"""The desk: where people and billing come with orders, approvals, cancellations, payments, and the stop switch.
+"""The desk: where people and billing come with orders, cancellations, payments, and the stop switch.
 
 Nothing here touches a line. What it decides is durable when its methods return, and the executor hears of it at once.
 """
@@ -16,13 +16,12 @@ from msgspec.structs import replace
 from sqlalchemy import Connection
 
 from headend.clock import Clock
-from headend.commands.approval import same_person
 from headend.commands.events import stop_switch_event
 from headend.commands.gate import Gate
 from headend.commands.intake import HEAD_END, Answer, Circumstances, Intake
 from headend.commands.journal import Journal, Page
 from headend.commands.machine import Event
-from headend.commands.model import IN_FLIGHT, TWO_PEOPLE, UNSENT, Command, Kind, Order, Refusal, State
+from headend.commands.model import IN_FLIGHT, TWO_PEOPLE, UNSENT, Command, Kind, Order, Refusal
 from headend.commands.obligations import Obligation, Ramp
 from headend.store import commands as rows
 from headend.store import commands_debts as debts
@@ -140,32 +139,6 @@ class Desk:
             seen.add(order.meter)
         return None
 
-    async def approve(self, ids: Sequence[str], approver: str, digest: str) -> Sequence[Command] | Refusal:
-        """Another person agrees to exactly these commands. digest: of the list that this person has seen."""
-
-        def approve(page: Page) -> Sequence[Command] | Refusal:
-            asked = [page.command(identity) for identity in ids]
-            orders = [command.order for command in asked]
-            if any(same_person(command.order.requester, approver) for command in asked):
-                return self._refusal("two-people", f"{approver} has asked for it", "approval by another person")
-            if self._gate.list_digest(orders) != digest:
-                return self._refusal(
-                    "approval", "the approval is of another list than these commands", "approval of this very list"
-                )
-            if standing := next((one for one in asked if one.state is not State.CHECKED), None):
-                text = f"command {standing.id} is {standing.state.value}, and the list is approved as a whole"
-                return self._refusal("approval", text, "a list of commands that wait for approval")
-            return [self.intake.plan(page, identity, approver=approver) for identity in ids]
-
-        return await self._journal.write(approve, "approving a list")
-
-    async def reject(self, ids: Sequence[str], person: str, reason: str) -> Sequence[Command]:
-        """Somebody does not agree. Raises NotPossible, NoSuchCommand."""
-        note = {"rejected_by": person, "problem": reason}
-        return await self._journal.write(
-            lambda page: [page.step(one, Event.PERSON_REFUSED, actor=person, note=note) for one in ids], "rejecting"
-        )
-
     async def cancel(self, identity: str, caller: str, reason: str) -> Command | Refusal:
         """While no byte has left. What it was to pay stays owed. Raises NoSuchCommand."""
 
@@ -177,27 +150,6 @@ class Desk:
             return page.step(identity, Event.CANCELLED, actor=caller, note={"problem": reason})
 
         return await self._journal.write(cancel, "cancelling a command")
-
-    async def release(self, ids: Sequence[str], people: tuple[str, str], reason: str) -> Sequence[Answer] | Refusal:
-        """Two people let quarantined commands go on. Whether they are two is for the caller's approval to prove, too."""
-        if same_person(*people):
-            return self._refusal("two-people", f"{people[0]} is one person", "two different people")
-
-        def release(page: Page) -> Sequence[Answer]:
-            note = {"released_by": " and ".join(people), "release_reason": reason}
-            return [self.intake.go_on(page, identity, note=note) for identity in ids]
-
-        return await self._journal.write(release, "releasing from quarantine")
-
-    async def delete(self, ids: Sequence[str], people: tuple[str, str], reason: str) -> Sequence[Command] | Refusal:
-        """Two people throw quarantined commands away. Raises NotPossible, NoSuchCommand."""
-        if same_person(*people):
-            return self._refusal("two-people", f"{people[0]} is one person", "two different people")
-        note = {"deleted_by": " and ".join(people), "problem": reason}
-        actor = " and ".join(people)
-        return await self._journal.write(
-            lambda page: [page.step(one, Event.DELETED, actor=actor, note=note) for one in ids], "deleting"
-        )
 
     # -------------------------------------------------------------------------------------------- stop switch
 
@@ -375,20 +327,6 @@ class Desk:
             return None if found is None else (found, rows.journal_of(connection, identity))
 
         return await self._journal.read(look, "looking up a command")
-
-    async def commands(self, *, meter: str | None = None, batch: str | None = None, limit: int = 100) -> list[Command]:
-        return await self._journal.read(
-            lambda connection: rows.commands_of(connection, meter=meter, batch=batch, limit=limit), "listing commands"
-        )
-
-    async def quarantined(self) -> list[Command]:
-        return await self._journal.read(
-            lambda connection: rows.commands_in(connection, (State.QUARANTINED,)), "listing the quarantine"
-        )
-
-    async def obligations(self) -> list[Obligation]:
-        """The open ones, the oldest first."""
-        return await self._journal.read(debts.open_obligations, "listing obligations")
 
     def _refusal(self, rule: str, text: str, needed: str) -> Refusal:
         return Refusal(rule=rule, version=self._gate.version, text=text, needed=needed)

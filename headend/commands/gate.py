@@ -61,7 +61,3 @@ class Gate(Protocol):
     def needs_approval(self, orders: Sequence[Order]) -> bool:
         """Whether a second person must approve this list."""
         ...
-
-    def list_digest(self, orders: Sequence[Order]) -> str:
-        """What an approval is bound to: changes with any edit of the list."""
-        ...

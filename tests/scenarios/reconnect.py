@@ -23,6 +23,7 @@ from headend.commands.room import NotOpenYet
 from headend.config import Config, load_config
 from headend.store import commands as rows
 from headend.store.commands import Supply
+from headend.store.commands_debts import open_obligations
 from headend.store.store import Store, open_store
 from headend.store.writer import inline
 from protocols.values import MeterAddress
@@ -33,6 +34,7 @@ from simulators.load_curve import Kind
 from simulators.meter import MeterModel
 from simulators.relay import Relay
 from simulators.virtual_time import VirtualClock
+from tests.headend.support import with_tables
 from tests.scenarios.street import transport_to
 
 __all__ = ["Fleet", "Reconnections", "reconnect_fleet", "table_of"]
@@ -120,7 +122,7 @@ async def reconnect_fleet(
         returned = await _return_lines(site, down, clock, random_, note)
         with suppress(TimeoutError):
             async with asyncio.timeout(GIVE_UP_S):
-                await _until_nothing_is_owed(desk)
+                await _until_nothing_is_owed(head_end)
         reads = site.store.last_sequence() - reads_before
         took_s = (clock.now() - paid_at).total_seconds()
     finally:
@@ -183,7 +185,7 @@ def _build(folder: Path, clock: VirtualClock, fleet: Fleet) -> _Site:
     path = folder / "fleet.toml"
     path.write_text("\n".join(parts), encoding="utf-8")
     config = load_config(path)
-    return _Site(config, open_store(config.store, config.name), lines, meters)
+    return _Site(config, open_store(with_tables(config.store), config.name), lines, meters)
 
 
 def _cut_off(site: _Site, meters: list[str], clock: VirtualClock) -> None:
@@ -221,8 +223,9 @@ async def _pay(desk: Desk, meter: str, clock: VirtualClock) -> None:
     assert meter in taken.obligations, taken
 
 
-async def _until_nothing_is_owed(desk: Desk) -> None:
-    while await desk.obligations():  # noqa: ASYNC110  the desk tells nobody when its last debt is paid
+async def _until_nothing_is_owed(head_end: HeadEnd) -> None:
+    journal = head_end.switchgear.room.journal
+    while await journal.read(open_obligations, "looking"):  # noqa: ASYNC110  nobody tells when the last debt is paid
         await asyncio.sleep(5.0)
 
 

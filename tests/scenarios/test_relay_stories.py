@@ -12,6 +12,8 @@ import pytest
 from headend.commands.intake import Answer
 from headend.commands.model import Command, Kind, NoticeProof, State
 from headend.commands.policy_file import POLICIES
+from headend.store.commands import commands_of
+from headend.store.commands_debts import open_obligations
 from protocols.dlt645.control import RelayOrder
 from protocols.dlt645.messages import RelayRequest, decode
 from tests.scenarios.relay_street import RelayStreet, play
@@ -248,7 +250,7 @@ async def closed(stage: Stage, seconds: str, meter: str) -> None:
 
 @step("nothing is owed any more")
 async def nothing_owed(stage: Stage) -> None:
-    assert await stage.street.room.desk.obligations() == []
+    assert await stage.street.room.journal.read(open_obligations, "looking") == []
 
 
 @step("every step was told in the feed, and recorded before its effect")
@@ -261,7 +263,8 @@ async def told(stage: Stage) -> None:
     }
     gear = street.head_end.switchgear
     records = [row.body for row in gear._book.records()]
-    for command in await street.room.desk.commands():
+    listed = await street.room.journal.read(lambda connection: commands_of(connection, limit=100), "looking")
+    for command in listed:
         _, steps = await street.steps(command.id)
         assert {(command.id, one.state.value) for one in steps} <= in_feed
         assert any(f'"subject":"{command.id}"' in body and '"kind":"sending"' in body for body in records)

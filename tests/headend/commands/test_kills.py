@@ -87,8 +87,8 @@ def tell(seed: int, kill_at: int | None) -> int:
         await asyncio.sleep(0.5)
         await story(world, machine)
         check(world, seed, kill_at)
-        commands = await machine.ask(lambda room: room.desk.commands())
-        debts = await machine.ask(lambda room: room.desk.obligations())
+        commands = await machine.ask(lambda room: room.commands())
+        debts = await machine.ask(lambda room: room.obligations())
         keeping.cancel()
         await machine.room.end()
         points = world.points

@@ -35,7 +35,7 @@ def test_a_name_is_one_requesters_while_a_list_of_it_is_under_way_and_anybodys_a
         more = await room.desk.request_all(a_list(world, range(4, 5), after_s=60), "billing")
         assert more[0].refusals == ()
         await asyncio.sleep(300)
-        assert all(not command.is_active for command in await room.desk.commands(batch="daily"))
+        assert all(not command.is_active for command in await room.commands(batch="daily"))
         for answer in await room.desk.request_all(theirs, "ann"):
             assert answer.refusals == (), "the name is free again, and the keys were never used up"
 
@@ -57,7 +57,7 @@ def test_a_list_is_what_came_since_the_last_one_had_ended_also_when_that_one_is_
             world.meters[f"M{number:06d}"].fault = "stuck"
         world.down.clear()
         await asyncio.sleep(300)
-        assert (await room.desk.commands(meter="M000000"))[0].state is State.VERIFIED
+        assert (await room.commands(meter="M000000"))[0].state is State.VERIFIED
         await asyncio.sleep(600)
         assert len(world.wire) == 2, "what was proven of the first list let the second go without a canary of its own"
 
@@ -128,8 +128,8 @@ def test_what_was_released_from_quarantine_is_no_part_of_the_list_that_waits() -
         world.gate.limit = 1
         await room.desk.request_all(a_list(world, range(2)), "billing")
         await asyncio.sleep(60)
-        [held] = await room.desk.quarantined()
-        await room.desk.release([held.id], ("ann", "bob"), "checked")
+        [held] = await room.quarantined()
+        await room.release(held.id)
         await asyncio.sleep(60)
         assert (await state_of(room, held.id)).state is State.VERIFIED
         assert (await accepted(room, meter="M000005")).list_head == ""
@@ -150,14 +150,13 @@ def test_a_payment_and_an_approval_at_one_moment_open_nobody_who_has_paid(seed: 
             await asyncio.sleep(world.random.choice((0.0, 0.002, 0.5, 1.0, 3.0)))
             await room.desk.payment(a_payment(world, paid))
 
-        digest = world.gate.list_digest(orders)
-        await asyncio.gather(pay(), room.desk.approve(ids, "ann", digest))
+        await asyncio.gather(pay(), room.approve(ids, "ann"))
         await asyncio.sleep(300)
         for frame in world.wire:
             assert frame.kind is Kind.CLOSE or frame.meter != paid or frame.paid == 0
         assert world.meters[paid].contact == "closed"
-        assert await room.desk.obligations() == []
-        states = {command.meter: command.state for command in await room.desk.commands(batch="daily")}
+        assert await room.obligations() == []
+        states = {command.meter: command.state for command in await room.commands(batch="daily")}
         assert states[paid] in (State.CANCELLED, State.VERIFIED, State.UNCONFIRMED)
 
     play(scene, seed=seed)

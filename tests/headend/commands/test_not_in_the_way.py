@@ -36,7 +36,7 @@ def test_an_error_of_ours_behind_the_bytes_keeps_no_close_waiting(monkeypatch: p
         await room.desk.request(an_order(world, Kind.OPEN, METER), "billing")
         await world.sent(1)
         await asyncio.sleep(2)
-        (open_,) = await room.desk.commands(meter=METER)
+        (open_,) = await room.commands(meter=METER)
         assert open_.state is State.UNCONFIRMED
         assert "ValueError" in open_.detail["because"]
         taken = await room.desk.payment(a_payment(world))
@@ -147,7 +147,7 @@ def test_a_stuck_contact_that_looks_permitted_after_a_direct_close_is_still_owed
         await asyncio.sleep(20)
         await room.desk.payment(a_payment(world))
         await asyncio.sleep(3600)
-        assert [one.meter for one in await room.desk.obligations()] == [METER]
+        assert [one.meter for one in await room.obligations()] == [METER]
         assert sum(frame.kind is Kind.CLOSE for frame in world.wire) > 1, "it was not tried again"
 
     play(scene)

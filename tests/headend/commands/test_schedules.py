@@ -165,7 +165,7 @@ def test_no_open_leaves_after_a_payment_and_one_in_flight_is_followed_by_a_close
                 assert frame.audited
             closed = [meter for meter, simulated in world.meters.items() if simulated.contact != "closed"]
             assert closed == [], "paid and dark"
-            assert await room.desk.obligations() == []
+            assert await room.obligations() == []
             in_flight += sum(frame.kind is Kind.OPEN for frame in world.wire)
 
     for seed in range(ceil(count / METERS)):

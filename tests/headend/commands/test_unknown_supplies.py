@@ -25,7 +25,7 @@ def test_a_payment_for_a_supply_that_nobody_has_looked_at_is_owed_until_somebody
         taken = await room.desk.payment(a_payment(world, METER))
         assert list(taken.obligations) == [METER]
         await asyncio.sleep(30)
-        assert await room.desk.obligations() == []
+        assert await room.obligations() == []
         assert ended(world) == ["already-on"]
         assert world.wire == [], "a supply that is on was switched"
         assert (await room.desk.payment(a_payment(world, METER, reference="P2", fence=2))).obligations == {}
@@ -66,12 +66,12 @@ def test_where_nobody_can_look_it_is_switched_on_all_the_same(trouble: str, monk
         await room.desk.payment(a_payment(world, METER))
         await asyncio.sleep(3600)
         if trouble != "unreadable":
-            assert [debt.meter for debt in await room.desk.obligations()] == [METER]
+            assert [debt.meter for debt in await room.obligations()] == [METER]
         meter.fault = ""
         world.down.clear()
         await asyncio.sleep(1000)
         assert meter.contact == "closed"
-        assert await room.desk.obligations() == []
+        assert await room.obligations() == []
 
     play(scene)
 
@@ -83,7 +83,7 @@ def test_many_that_turn_out_to_be_off_are_closed_in_turns() -> None:
             meter.contact = "open"
         await room.desk.payment(a_payment(world, *world.meters))
         await asyncio.sleep(900)
-        assert await room.desk.obligations() == []
+        assert await room.obligations() == []
         began = world.wire[0].monotonic
         waits = sorted(frame.monotonic - began for frame in world.wire)
         assert len(waits) == len(world.meters)
@@ -103,7 +103,7 @@ def test_those_that_are_only_looked_at_take_no_turns_from_those_that_are_off() -
         await asyncio.sleep(120)
         assert {meter.contact for meter in world.meters.values()} == {"closed"}, "ten turns take a minute at most"
         assert len(world.wire) == len(off) == 10
-        assert await room.desk.obligations() == []
+        assert await room.obligations() == []
 
     play(scene, meters=200)
 
@@ -147,7 +147,7 @@ def test_a_debts_look_survives_a_kill_at_every_point(tmp_path: Path) -> None:
             await again.start()
             await asyncio.sleep(120)
             assert {meter.contact for meter in world.meters.values()} == {"closed"}
-            assert await again.desk.obligations() == []
+            assert await again.obligations() == []
             assert len({frame.command for frame in world.wire}) == len(world.wire)
             await again.end()
             world.close()
@@ -345,6 +345,6 @@ def test_an_open_that_nobody_knew_of_is_not_judged_by_the_close_that_came_behind
         await asyncio.sleep(600)
         assert (await state_of(room, opened.id)).state in (State.UNCONFIRMED, State.VERIFIED)
         assert room.journal.supply(METER).contact == "closed"
-        assert await room.desk.obligations() == []
+        assert await room.obligations() == []
 
     play(scene)

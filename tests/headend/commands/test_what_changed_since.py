@@ -40,7 +40,7 @@ def test_a_supply_that_was_off_already_is_no_canary() -> None:
         assert len(world.wire) == 3, (
             "two that were off say nothing; the first that was on went wrong, and no other may go"
         )
-        states = [command.state for command in await room.desk.commands(batch="B1")]
+        states = [command.state for command in await room.commands(batch="B1")]
         assert states.count(State.CANCELLED) == 3
 
     play(scene)
@@ -74,11 +74,11 @@ def test_a_debt_is_tried_in_the_way_that_the_policy_says_now(monkeypatch: pytest
         world.gate.direct = False
         await room.desk.payment(a_payment(world, METER))
         await asyncio.sleep(600)
-        [debt] = await room.desk.obligations()
+        [debt] = await room.obligations()
         assert "knows no permit-close" in debt.problem
         world.gate.direct = True
         await asyncio.sleep(1000)
-        assert await room.desk.obligations() == []
+        assert await room.obligations() == []
         assert world.meters[METER].contact == "closed"
 
     play(scene)
@@ -109,7 +109,7 @@ def test_what_a_meter_refused_is_looked_at_before_anybody_relies_on_it(
         await room.desk.payment(a_payment(world, METER))
         await asyncio.sleep(60)
         assert world.meters[METER].contact == "closed", "paid, dark, and nobody knows of it"
-        assert await room.desk.obligations() == []
+        assert await room.obligations() == []
         assert [frame.kind for frame in world.wire] == [Kind.OPEN, *([Kind.CLOSE] if has_obeyed else [])]
 
     play(scene)
@@ -132,7 +132,7 @@ def test_power_that_was_seen_before_the_next_cut_is_not_the_supply_as_it_is(monk
         await asyncio.sleep(20)
         await room.desk.payment(a_payment(world, METER))
         await asyncio.sleep(20)
-        permitted = (await room.desk.commands(meter=METER))[0]
+        permitted = (await room.commands(meter=METER))[0]
         assert permitted.waiting_for_customer
         world.meters[METER].contact = "closed"  # the customer presses the button
         age_s = (world.clock.now() - permitted.changed_at).total_seconds()
@@ -155,7 +155,7 @@ def test_a_protection_ends_nobodys_waiting_for_the_button() -> None:
         await asyncio.sleep(20)
         await room.desk.payment(a_payment(world, METER))
         await asyncio.sleep(20)
-        permitted = (await room.desk.commands(meter=METER))[0]
+        permitted = (await room.commands(meter=METER))[0]
         await accepted(room, Kind.PROTECT)
         await asyncio.sleep(10)
         assert room.aftercare.waiting == 1
@@ -220,10 +220,10 @@ def test_what_is_on_is_not_switched_after_an_outage_because_nobody_could_look() 
         world.down.add(world.meters[METER].record.line)
         await room.desk.payment(a_payment(world, METER))
         await asyncio.sleep(5 * 3600)
-        assert len(await room.desk.obligations()) == 1
+        assert len(await room.obligations()) == 1
         world.down.clear()
         await asyncio.sleep(60)
-        assert await room.desk.obligations() == []
+        assert await room.obligations() == []
         assert world.wire == []
 
     play(scene)
@@ -251,7 +251,7 @@ def test_what_is_owed_at_a_meter_that_is_gone_stays_owed_and_is_paid_when_it_is_
         without = Room(world)
         await without.start()
         await asyncio.sleep(26 * 3600)
-        [debt] = await without.desk.obligations()
+        [debt] = await without.obligations()
         assert debt.is_incident
         opened = await without.desk.request(an_order(world, Kind.OPEN, METER, fence=1), "billing")
         assert [one.rule for one in opened.refusals] == ["meter"]
@@ -261,7 +261,7 @@ def test_what_is_owed_at_a_meter_that_is_gone_stays_owed_and_is_paid_when_it_is_
         again = Room(world)
         await again.start()
         await asyncio.sleep(1000)
-        assert await again.desk.obligations() == []
+        assert await again.obligations() == []
         assert gone.contact == "closed"
         await again.end()
 

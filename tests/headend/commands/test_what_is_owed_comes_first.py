@@ -98,7 +98,7 @@ def test_all_closes_of_a_line_go_while_nothing_can_be_written_down() -> None:
         world.is_store_broken = False
         await asyncio.sleep(120)
         assert len(world.wire) == len(OTHERS), "none is sent twice"
-        assert await room.desk.obligations() == []
+        assert await room.obligations() == []
 
     play(scene)
 
@@ -174,7 +174,7 @@ def test_who_has_paid_is_owed_again_when_the_permission_is_gone_before_there_was
         identity = (await room.desk.payment(a_payment(world, METER))).obligations[METER]
         await asyncio.sleep(20)
         assert world.meters[METER].contact == "permitted"
-        assert await room.desk.obligations() == []
+        assert await room.obligations() == []
         world.meters[METER].contact = "open"  # by somebody at the meter, or by its own rules
         await asyncio.sleep(120)
         assert world.meters[METER].contact == "permitted"

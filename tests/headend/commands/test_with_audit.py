@@ -39,8 +39,8 @@ def test_open_payment_close_stop_and_quarantine_are_all_on_the_record() -> None:
             meters=("M000000",), reference="P1", paid_at=clock.now(), amount_minor=1, currency="CNY", fence=1
         )
         await room.desk.payment(payment)
-        (held,) = await room.desk.quarantined()
-        await room.desk.delete([held.id], ("ann", "bob"), "wrong list")
+        (held,) = await room.quarantined()
+        await room.delete(held.id)
         await room.desk.set_stop(True, "chief", "storm")
         await room.desk.set_stop(False, "chief", "over")
         await asyncio.sleep(60)

@@ -26,7 +26,8 @@ from headend.commands.desk import Desk
 from headend.commands.executor import Executor
 from headend.commands.intake import Circumstances
 from headend.commands.journal import Journal
-from headend.commands.model import BalanceProof, CapturedRegister, Command, Kind, Order, Refusal
+from headend.commands.machine import Event as MachineEvent
+from headend.commands.model import BalanceProof, CapturedRegister, Command, Kind, Order, Refusal, State
 from headend.commands.obligations import Obligation, Spread
 from headend.commands.trust import ClockTrust
 from headend.database.hot import HotStatement
@@ -45,6 +46,8 @@ from headend.drivers.relay import (
 )
 from headend.errors import StoreUnavailable
 from headend.model import Event, MeterRecord
+from headend.store import commands as rows
+from headend.store import commands_debts as debt_rows
 from headend.store.commands_tables import command_payments
 from headend.store.store import Store
 from headend.store.tables import metadata
@@ -189,9 +192,6 @@ class OpenGate:
 
     def needs_approval(self, orders: Sequence[Order]) -> bool:
         return self.approval
-
-    def list_digest(self, orders: Sequence[Order]) -> str:
-        return "+".join(sorted(order.idempotency_key for order in orders))
 
     def _refusal(self, rule: str) -> Refusal:
         return Refusal(rule=rule, version=self.version, text=f"{rule} forbids it", needed=f"no {rule}")
@@ -554,6 +554,37 @@ class Room:
         world = self.world
         return Circumstances(
             clock_synchronised=self.trust.look(), audit_ok=world.audit.ok, store_ok=not world.is_store_broken
+        )
+
+    async def commands(self, *, meter: str | None = None, batch: str | None = None) -> list[Command]:
+        return await self.journal.read(
+            lambda connection: rows.commands_of(connection, meter=meter, batch=batch, limit=100), "listing commands"
+        )
+
+    async def quarantined(self) -> list[Command]:
+        return await self.journal.read(
+            lambda connection: rows.commands_in(connection, (State.QUARANTINED,)), "listing the quarantine"
+        )
+
+    async def obligations(self) -> list[Obligation]:
+        return await self.journal.read(debt_rows.open_obligations, "listing obligations")
+
+    async def approve(self, ids: Sequence[str], person: str) -> list[Command]:
+        """As somebody's approval does it, whose own rules are shown elsewhere."""
+        plan = self.desk.intake.plan
+        return await self.journal.write(
+            lambda page: [plan(page, one, approver=person) for one in ids], "approving a list"
+        )
+
+    async def release(self, identity: str) -> None:
+        note = {"released_by": "ann and bob"}
+        await self.journal.write(lambda page: self.desk.intake.go_on(page, identity, note=note), "releasing")
+
+    async def delete(self, identity: str) -> None:
+        people = "ann and bob"
+        await self.journal.write(
+            lambda page: page.step(identity, MachineEvent.DELETED, actor=people, note={"deleted_by": people}),
+            "deleting",
         )
 
     async def start(self) -> None:
