@@ -123,19 +123,16 @@ class PrepaymentSettings(Struct, frozen=True, kw_only=True):
 
 def prepayment_of(reader: Reader, table: PrepaymentTable, *, store: str) -> PrepaymentSettings:
     """store: of the head-end. Every problem is fatal."""
-
-    def report(where: Where, text: str) -> None:
-        reader.problem(("prepayment", *where), text, fatal=True)
-
     url = ""
     try:
         url = resolve_store_url(table.store, reader.path)
     except (BadSecret, ValueError) as error:
-        report(("store",), str(error))
+        _report(reader, ("store",), str(error))
     if table.enabled and url and url == store:
-        report(("store",), f"{table.store!r} is the store of [headend]; expected a database of its own")
+        _report(reader, ("store",), f"{table.store!r} is the store of [headend]; expected a database of its own")
     if table.enabled and table.identity_salt is None:
-        report(
+        _report(
+            reader,
             ("identity_salt",),
             'missing; expected "env:NAME" or "file:PATH", some 32 random characters that never change: '
             "numbers of documents are kept only as digests with it",
@@ -148,7 +145,7 @@ def prepayment_of(reader: Reader, table: PrepaymentTable, *, store: str) -> Prep
     names = [one.name for one in found]
     for index, name in enumerate(names):
         if name in names[:index]:
-            report(("channels",), f"{name!r} stands twice; expected a name for each")
+            _report(reader, ("channels",), f"{name!r} stands twice; expected a name for each")
     bank = None
     if table.bank is not None and (written := _checked(reader, ("bank",), table.bank, BankTable)) is not None:
         bank = BankSettings(url=written.url, token=written.token or "")
@@ -171,13 +168,18 @@ def prepayment_of(reader: Reader, table: PrepaymentTable, *, store: str) -> Prep
     )
 
 
+def _report(reader: Reader, where: Where, text: str) -> None:
+    """where: below [prepayment]."""
+    reader.problem(("prepayment", *where), text, fatal=True)
+
+
 def _checked(reader: Reader, where: Where, raw: object, shape: type[ConfigTable]) -> Any:
     """None, when there is something wrong, which is reported."""
     try:
         return shape.model_validate(raw)
     except ValidationError as error:
         for inner, text in explain_errors(error, shape):
-            reader.problem(("prepayment", *where, *inner), text, fatal=True)
+            _report(reader, (*where, *inner), text)
         return None
 
 
@@ -185,24 +187,22 @@ def _channel(reader: Reader, where: Where, raw: object) -> ChannelSettings | Non
     table: ChannelTable | None = _checked(reader, where, raw, ChannelTable)
     if table is None:
         return None
-
-    def report(key: str, text: str) -> None:
-        reader.problem(("prepayment", *where, key), text, fatal=True)
-
     unfit = sorted(table.model_fields_set - _KEYS[table.kind])
     for key in unfit:
-        report(key, f"has no meaning for kind {table.kind}; expected of {', '.join(sorted(_KEYS[table.kind]))}")
+        text = f"has no meaning for kind {table.kind}; expected of {', '.join(sorted(_KEYS[table.kind]))}"
+        _report(reader, (*where, key), text)
     if not getattr(table, must := _MUST[table.kind]):
-        report(must, f"missing; a channel of kind {table.kind} needs it")
+        _report(reader, (*where, must), f"missing; a channel of kind {table.kind} needs it")
         return None
     if table.kind == "http" and table.url is not None and not is_reference(table.url):
         try:
             _web_url(table.url)
         except ValueError as error:
-            report("url", str(error))
+            _report(reader, (*where, "url"), str(error))
     if table.kind == "apprise" and table.url is not None and not is_reference(table.url):
         # Its addresses hold the service's token.
-        report("url", 'expected "env:NAME" or "file:PATH"; addresses of Apprise hold secrets, which never stand here')
+        text = 'expected "env:NAME" or "file:PATH"; addresses of Apprise hold secrets, which never stand here'
+        _report(reader, (*where, "url"), text)
     return ChannelSettings(
         name=table.name,
         kind=table.kind,

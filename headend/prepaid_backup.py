@@ -6,6 +6,7 @@ fence of each meter. So all accounts go on with fences above any that can have b
 """
 
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -32,9 +33,10 @@ class AccountsRestored(Struct, frozen=True, kw_only=True):
 
 
 def back_up_accounts(url: str, target: Path, now: datetime, show: Show) -> BackupTaken | None:
-    """target: where the store's backup goes, or its folder. None: there is no file yet. Raises ConfigError, StoreUnavailable."""
+    """target: where the store's backup goes, or its folder. None: there is no file yet, or never one: a server's database
+    is backed up with the server's own tools. Raises ConfigError, StoreUnavailable."""
     file = prepared_file(url)
-    if file is not None and not file.exists():
+    if file is None or not file.exists():
         return None
     if not target.is_dir():
         target = target.with_name(f"{target.stem}{ENDING}{target.suffix}")
@@ -48,7 +50,7 @@ def restore_accounts(url: str, backup: Path, now: datetime, show: Show) -> Accou
         open_database(f"sqlite:///{part}").dispose()  # with the tables of this program
         _lift_fences(part, now)
 
-    taken_at, last, replaced = replace_by(url, backup, now, prepare, needs="feed_cursor", show=show)
+    taken_at, last, replaced, _ = replace_by(url, backup, now, prepare, needs="feed_cursor", show=show)
     return AccountsRestored(backup_at=taken_at, last_sequence=last, replaced=replaced)
 
 
@@ -59,7 +61,7 @@ def _cursor(copy: sqlite3.Connection) -> int:
 
 def _lift_fences(part: Path, now: datetime) -> None:
     lowest = (now - EPOCH) // timedelta(minutes=1) * STEP
-    with sqlite3.connect(part) as connection:
+    with closing(sqlite3.connect(part)) as connection, connection:
         connection.execute("UPDATE fences SET number = max(number + ?, ?)", (STEP, lowest))
         connection.execute(
             "INSERT INTO fences (account, number) SELECT id, ? FROM accounts WHERE id NOT IN (SELECT account FROM fences)",
@@ -70,4 +72,3 @@ def _lift_fences(part: Path, now: datetime) -> None:
             "INSERT OR REPLACE INTO fences (account, number) SELECT ?, max(?, coalesce(max(number), 0)) FROM fences",
             (ALL_ACCOUNTS, lowest),
         )
-    connection.close()

@@ -5,15 +5,17 @@ from collections.abc import Callable, Iterator, Mapping
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from headend.prepayment.engine import NoticeState, State
 from headend.prepayment.figures import Figures
+from headend.prepayment.model import AccountState
 from headend.prepayment.service import DutyState
 
 __all__ = ["PrepaidCollector"]
 
 # Shown also while there is none: an alarm must not wait for the first.
-ACCOUNT_STATES = ("enrolled", "active", "closed")
-MESSAGE_STATES = ("waiting", "sending", "sent", "delivered", "undeliverable", "withdrawn")
-SUPPLY_STATES = ("low", "used-up", "warned", "ordered", "disconnected", "paid")
+ACCOUNT_STATES = tuple(state.value for state in AccountState)
+MESSAGE_STATES = tuple(state.value for state in NoticeState)
+SUPPLY_STATES = tuple(state.value for state in State if state is not State.WELL)
 
 
 class PrepaidCollector(Collector):
@@ -31,7 +33,7 @@ class PrepaidCollector(Collector):
             "Accounts on their way to a disconnection or back from one",
             "state",
             SUPPLY_STATES,
-            {state: count for state, count in figures.episodes.items() if state != "well"},
+            {state: count for state, count in figures.episodes.items() if state != State.WELL.value},
         )
         yield _by("headend_prepayment_messages", "Messages to customers", "state", MESSAGE_STATES, figures.messages)
         yield _by("headend_prepayment_flags", "Accounts that somebody is to look at", "kind", (), figures.flags)

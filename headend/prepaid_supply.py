@@ -41,13 +41,13 @@ from headend.prepayment.service import Duty, PrepaymentService
 from headend.prepayment.switchboard_http import Asked, CallOverLoop, HttpSwitchboard
 from headend.store.governor_protections import set_person
 from headend.store.store import Store
-from headend.store.tokens import Role, Tokens
+from headend.store.tokens import INSIDE_PREFIX, Role, Tokens
 
 __all__ = ["InsideCaller", "PrepaidSupply"]
 
 DESKS = 4  # HTTP calls at once
-TILLS = 4  # payments among them, which wait for the switch: while it is slow, whoever only looks at accounts does not wait with them
-PAYING_MAX = 100  # payments that are taken or wait for their turn; more are told again
+TILLS = 4  # beside them payments and credits, which wait for the switch: while it is slow, whoever only looks does not wait with them
+PAYING_MAX = 100  # payments and credits that are booked or wait for their turn; more are told again
 FIGURES_EVERY_S = 60.0
 STOP_S = 20.0  # an answer of a channel or of the bank, and what is written down about it
 TIMEOUT_S = 60.0  # of a call inside the process; CallOverLoop gives up before
@@ -109,7 +109,7 @@ class PrepaidSupply:
             closing.callback(self._database.dispose)
             plain = tokens.issue_inside(PERSON, (Role.READ, Role.OPERATE, Role.DISCONNECT, Role.ACCOUNT_EVENTS))
             with writing(store.engine, "naming who orders for prepaid supply") as connection:
-                set_person(connection, f"inside:{PERSON}", PERSON)
+                set_person(connection, INSIDE_PREFIX + PERSON, PERSON)
             self._call = InsideCaller(plain)
             meters = frozenset(meter.id for meter in config.meters)
             self._senders = ThreadPoolExecutor(MAIL_THREADS, thread_name_prefix="prepaid-mail")
@@ -141,16 +141,19 @@ class PrepaidSupply:
         self._call.attach(app)
 
     async def ask(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """`work` on one of the threads for HTTP calls; raises what it raises. A payment that finds too many before it raises
-        SwitchboardUnavailable: its channel tells it again."""
-        asked = partial(work, *args, **kwargs)
-        if work != self.office.take:
-            return await asyncio.get_running_loop().run_in_executor(self._desks, asked)
+        """`work` on one of the threads for HTTP calls; raises what it raises."""
+        return await asyncio.get_running_loop().run_in_executor(self._desks, partial(work, *args, **kwargs))
+
+    async def pay(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """`work` on one of the threads for payments and credits; raises what it raises. One that finds too many before it raises
+        SwitchboardUnavailable: it is told again."""
         if self._paying >= PAYING_MAX:
-            raise SwitchboardUnavailable(f"{PAYING_MAX} payments are being taken; tell this one again in a minute")
+            raise SwitchboardUnavailable(
+                f"{PAYING_MAX} payments and credits are being booked; tell this one again in a minute"
+            )
         self._paying += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._tills, asked)
+            return await asyncio.get_running_loop().run_in_executor(self._tills, partial(work, *args, **kwargs))
         finally:
             self._paying -= 1
 

@@ -84,7 +84,7 @@ def bank(
             balances, currency, faults = read_bank_file(file)
         except BadBankFile as error:
             raise typer.BadParameter(str(error), param_hint="--file") from error
-    balances |= dict(_agreement(one) for one in agreement or [])
+    balances |= dict(_agreement(one, currency) for one in agreement or [])
     made = Bank(balances, currency=currency, faults=_faults(fault or [], faults), seed=seed, token=token)
     run(_serve_bank(made, host, port, as_json=as_json))
 
@@ -107,12 +107,12 @@ async def _serve_bank(bank: Bank, host: str, port: int, *, as_json: bool) -> Non
     )
 
 
-def _agreement(text: str) -> tuple[str, int]:
+def _agreement(text: str, currency: str) -> tuple[str, int]:
     name, _, balance = text.rpartition("=")
     try:
         if not name:
             raise ValueError("no name")
-        return name, minor_of(balance)
+        return name, minor_of(balance, currency)
     except ValueError as error:
         raise typer.BadParameter(
             f"{text!r}: {error}; expected NAME=BALANCE, such as 6222-1=500.00", param_hint="--agreement"
@@ -154,7 +154,7 @@ def pay(
 ) -> None:
     """Take a payment and tell the head-end, until it has answered."""
     try:
-        minor = minor_of(amount)
+        minor = minor_of(amount, currency)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="AMOUNT") from error
     if not 1 <= times <= 1000:

@@ -130,7 +130,7 @@ async def _home(stack: AsyncExitStack, folder: Path, seed: int, pace: Pace) -> H
         ),
         headend("init", str(folder)),
     )  # fmt: skip
-    home = Home(url=found["url"], zone=SITE, pace=pace)
+    home = Home(url=found["url"], pace=pace)
     write_rules(folder, home, today=datetime.now(ZoneInfo(SITE)).date())
     return home
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from simulators.demo_parts import SITE
+
 __all__ = ["ADDRESS", "CONTRACT", "MESSAGES", "METER", "TARIFF", "Home", "Pace", "config_of", "write_rules"]
 
 METER = "T000401"
@@ -128,13 +130,11 @@ class Pace(Struct, frozen=True, kw_only=True):
     dark_s: int = 6
 
 
-class Home(Struct, frozen=True, kw_only=True):
-    """url: of the line of its meter. bank: of the bank's debit interface, "" for none."""
+class Home(Struct, frozen=True):
+    """url: of the line of its meter."""
 
     url: str
-    zone: str
     pace: Pace
-    bank: str = ""
 
 
 def write_rules(folder: Path, home: Home, *, today: date) -> None:
@@ -143,8 +143,8 @@ def write_rules(folder: Path, home: Home, *, today: date) -> None:
     pace = {name: getattr(home.pace, name) for name in home.pace.__struct_fields__}
     files = {
         "calendar.toml": _CALENDAR.format(name="none") + years,
-        "policy.toml": _POLICY.format(zone=home.zone, channel=CHANNEL, **pace),
-        "notices.toml": _PLAN.format(zone=home.zone, **pace),
+        "policy.toml": _POLICY.format(zone=SITE, channel=CHANNEL, **pace),
+        "notices.toml": _PLAN.format(zone=SITE, **pace),
         "password.txt": "02000000",
         "operator.txt": OPERATOR,
         "prepaid.txt": PREPAID_OPERATOR,
@@ -168,10 +168,9 @@ def config_of(home: Home) -> str:
         f'[prepayment]\nenabled = true\nplan = "notices.toml"\ntariffs = ["{TARIFF}"]\nidentity_salt = "file:salt.txt"\n'
         "count_today = true\n",
         f'[[prepayment.channels]]\nname = "{CHANNEL}"\nkind = "file"\npath = "{MESSAGES}"\n',
-        f'[prepayment.bank]\nurl = "{home.bank}"\n' if home.bank else "",
         f'[[lines]]\nname = "home"\nurl = "{home.url}"\nprotocol = "dlt645"\n',
         f'[[plans]]\nname = "closely"\nperiod = "{home.pace.period_s}s"\nquantities = {quantities}\nback_fill = "off"\n',
         f'[[meters]]\nid = "{METER}"\nline = "home"\naddress = "{ADDRESS}"\ncontract = "{CONTRACT}"\nplan = "closely"\n'
         'customer_class = "resident"\nfeeder = "F1"\n',
     ]
-    return "\n".join(table for table in tables if table)
+    return "\n".join(tables)

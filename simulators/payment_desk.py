@@ -9,6 +9,7 @@ import csv
 import random
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,6 +22,16 @@ __all__ = ["COLUMNS", "TRIES_MAX", "PaidIn", "PaymentDesk", "Told", "minor_of", 
 
 TRIES_MAX = 20
 PAUSE_S = (0.2, 5.0)  # doubled from the first to the second
+_DIGITS = {
+    "JPY": 0,
+    "KRW": 0,
+    "VND": 0,
+    "BHD": 3,
+    "JOD": 3,
+    "KWD": 3,
+    "OMR": 3,
+    "TND": 3,
+}  # ISO 4217; all others have 2
 COLUMNS = ("channel", "receipt", "account", "amount_minor", "currency", "paid_at", "state", "told", "problem")
 
 
@@ -143,12 +154,14 @@ def write_reconciliation(folder: Path, told: Iterable[Told], zone: ZoneInfo) -> 
     return written
 
 
-def minor_of(amount: str) -> int:
+def minor_of(amount: str, currency: str) -> int:
     """Minor units of an amount such as "50" or "49.90". Raises ValueError."""
+    digits = _DIGITS.get(currency, 2)
     whole, dot, rest = amount.partition(".")
-    if not whole.isdecimal() or (dot and not (rest.isdecimal() and len(rest) <= 2)):
-        raise ValueError(f"{amount!r}; expected an amount such as 50 or 49.90")
-    return int(whole) * 100 + int(rest.ljust(2, "0") or 0)
+    if not whole.isdecimal() or (dot and not (rest.isdecimal() and len(rest) <= digits)):
+        example = f"50 or {Decimal(4990).scaleb(-digits)}" if digits else "50"
+        raise ValueError(f"{amount!r}; expected an amount such as {example} of {currency}")
+    return int(whole + rest.ljust(digits, "0"))
 
 
 def _said(answer: httpx.Response) -> str:

@@ -12,17 +12,8 @@ from simulators.payment_desk import PaidIn, PaymentDesk
 __all__ = ["CHANNELS", "Habits", "Telling", "Traffic", "plan_traffic", "play"]
 
 CHANNELS = ("app", "bank", "counter", "collection-point", "agent")
-AMOUNTS = (
-    1000,
-    2000,
-    3000,
-    5000,
-    5000,
-    10000,
-    10000,
-    20000,
-    50000,
-)  # people pay round amounts, and odd ones now and then
+# People pay round amounts, and odd ones now and then.
+AMOUNTS = (1000, 2000, 3000, 5000, 5000, 10000, 10000, 20000, 50000)
 AT_ONCE = 8  # tellings under way
 MISTYPED = "0000"  # put behind an account's number: it is nobody's then
 REASON = "paid twice by mistake"

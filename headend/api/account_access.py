@@ -15,22 +15,23 @@ from litestar.handlers import BaseRouteHandler
 from msgspec import Struct
 
 from headend.api.account_shapes import PRINTABLE
-from headend.api.auth import customer_account, needs_one_of, own_account
+from headend.api.auth import needs_one_of, own_account
+from headend.api.parameters import YEARS
 from headend.api.problems import problem, problem_response
 from headend.store.tokens import Role, Token
 
-__all__ = ["DESK", "LOOK", "OFFICE", "OWN", "PROOF", "YEARS", "name_of", "sane_day", "seen_by_customer", "strictly"]
+__all__ = ["DESK", "LOOK", "OFFICE", "OWN", "PROOF", "name_of", "sane_day", "seen_by_customer", "strictly"]
 
 T = TypeVar("T", bound=Struct)
 
-YEARS = range(2000, 3000)
 _READABLE = re.compile(PRINTABLE)
 
 
 def seen_by_customer(request: Request[Any, Any, Any], account: str) -> bool:
     """Whether a customer asks, about the own account. Raises the 404 problem where it is another's, or nobody's."""
     own_account(request, account)
-    return bool(customer_account(request.state.token))
+    token: Token = request.state.token
+    return bool(token.account)
 
 
 def name_of(request: Request[Any, Any, Any]) -> str:

@@ -188,7 +188,7 @@ def account_changes(supply: Prepaid) -> tuple[HTTPRouteHandler, ...]:
         """A person's correction of the books: more to the customer's credit, or less of it."""
         told = await strictly(request, data)
         return _booked(
-            await supply.ask(
+            await supply.pay(
                 office.adjust, account, told.amount_minor, key=told.key, note=told.note, by=name_of(request)
             )
         )
@@ -213,7 +213,7 @@ def account_changes(supply: Prepaid) -> tuple[HTTPRouteHandler, ...]:
     @post("/v1/accounts/{account:str}/tokens", **DESK, status_code=201)
     async def new_token(request: Request[Any, Any, Any], account: FromPath[str]) -> NewToken:
         """A token with which the customer sees this account, shown once; those made before stop at once."""
-        await supply.ask(office.standing, account)
+        await supply.ask(office.account, account)
         deps: ApiDeps = request.app.state.deps
         async with one_at_a_time:
             return await supply.ask(_replace_tokens, deps.tokens, account, f"{deps.clock.now():%Y%m%dT%H%M%S.%f}")

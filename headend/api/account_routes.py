@@ -3,15 +3,14 @@
 A customer's token sees its own account; which role may do what stands in `docs/accounts.md`.
 """
 
-import re
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Annotated, Any
 
 from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, QueryParameter
 
-from headend.api.account_access import LOOK, OWN, YEARS, seen_by_customer
+from headend.api.account_access import LOOK, OWN, seen_by_customer
 from headend.api.account_shapes import (
     AccountPage,
     AccountShape,
@@ -21,8 +20,8 @@ from headend.api.account_shapes import (
     account_shape,
     change_shapes,
 )
-from headend.api.parameters import refuse_unknown
-from headend.api.payment_shapes import Payments, payment_shape
+from headend.api.parameters import day_of_text, month_of_text, refuse_unknown
+from headend.api.payment_shapes import Payments, payments_shape
 from headend.api.prepaid import Prepaid
 from headend.api.problems import problem
 from headend.api.shaping import shaped
@@ -41,13 +40,12 @@ from headend.api.usage_shapes import (
     landlord_shape,
     statement_shape,
 )
+from headend.prepayment.office import DAILY_DAYS_MAX
+from headend.prepayment.office_input import LISTED_MAX
 
-__all__ = ["account_routes", "day_of_text", "month_of_text"]
+__all__ = ["account_routes"]
 
 LIMIT_MAX = 200
-LISTED_MAX = 1000
-DAYS_MAX = 400  # of one answer: a year, and the month that it is compared with
-_MONTH = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
 
 
 def account_routes(supply: Prepaid) -> tuple[HTTPRouteHandler, ...]:
@@ -130,9 +128,9 @@ def account_routes(supply: Prepaid) -> tuple[HTTPRouteHandler, ...]:
         today = request.app.state.deps.clock.now().astimezone(supply.zone).date()
         last = day_of_text("until", until) if until else today + timedelta(days=1)
         first = day_of_text("from", since) if since else (last.replace(day=1) - timedelta(days=1)).replace(day=1)
-        if not 0 <= (last - first).days <= DAYS_MAX:
-            raise problem(400, f"from {first} until {last}; expected 0 to {DAYS_MAX} days.")
-        own = await supply.ask(office.standing, account)
+        if not 0 <= (last - first).days <= DAILY_DAYS_MAX:
+            raise problem(400, f"from {first} until {last}; expected 0 to {DAILY_DAYS_MAX} days.")
+        own = await supply.ask(office.account, account)
         days = await supply.ask(office.daily, account, first, last)
         compared = await supply.ask(office.comparison, account)
         return Daily(
@@ -158,11 +156,12 @@ def account_routes(supply: Prepaid) -> tuple[HTTPRouteHandler, ...]:
 
     @get("/v1/accounts/{account:str}/payments", **OWN)
     async def payments(request: Request[Any, Any, Any], account: FromPath[str]) -> Payments:
-        """What was paid for this account; the newest last."""
+        """What was paid for this account, and what it earned; the newest last."""
         refuse_unknown(request)
         by_customer = seen_by_customer(request, account)
         found = await supply.ask(office.payments, account)
-        return Payments([payment_shape(one, is_customer=by_customer) for one in found])
+        awards = await supply.ask(office.awards, account)
+        return payments_shape(found, awards, is_customer=by_customer)
 
     @get("/v1/accounts/{account:str}/debits", **OWN)
     async def debits(request: Request[Any, Any, Any], account: FromPath[str]) -> Debits:
@@ -170,7 +169,7 @@ def account_routes(supply: Prepaid) -> tuple[HTTPRouteHandler, ...]:
         refuse_unknown(request)
         seen_by_customer(request, account)
         found = await supply.ask(office.debits, account)
-        own = await supply.ask(office.standing, account)
+        own = await supply.ask(office.account, account)
         return Debits(currency=own.currency, debits=[shaped(DebitShape, one) for one in found])
 
     @get("/v1/accounts/{account:str}/entries", **LOOK)
@@ -204,24 +203,6 @@ def account_routes(supply: Prepaid) -> tuple[HTTPRouteHandler, ...]:
         entries,
         landlord,
     )
-
-
-def day_of_text(name: str, text: str) -> date:
-    """Raises the 400 problem."""
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        day = date.min
-    if day.year not in YEARS:
-        raise problem(400, f"{name}: a day is written 2026-11-21, found {text!r}.")
-    return day
-
-
-def month_of_text(text: str) -> date:
-    """The first of a month. Raises the 400 problem."""
-    if not _MONTH.fullmatch(text) or int(text[:4]) not in YEARS:
-        raise problem(400, f"a month is written 2026-11, found {text!r}.")
-    return date(int(text[:4]), int(text[5:]), 1)
 
 
 def _check_limit(limit: int, most: int) -> None:

@@ -18,10 +18,10 @@ from headend.prepayment.account_rows import AccountRow as FoundAccount
 from headend.prepayment.enrolment import Enrolment
 from headend.prepayment.model import Contact, Premises
 from headend.prepayment.move_out import MoveOut
+from headend.prepayment.payments import AMOUNT_MAX
 from headend.prepayment.standing import Standing
 
 __all__ = [
-    "AMOUNT_MAX",
     "PRINTABLE",
     "AccountPage",
     "AccountRow",
@@ -50,7 +50,6 @@ __all__ = [
     "move_out_shape",
 ]
 
-AMOUNT_MAX = 10**12  # minor units, as the books take them
 PRINTABLE = r"^(?![\s\S]*[\x00-\x1f\x7f-\x9f\u2028\u2029])"  # in words that JSON Schema has, too
 Id = Annotated[str, Meta(min_length=1, max_length=64, pattern=PRINTABLE)]
 Text = Annotated[str, Meta(min_length=1, max_length=500, pattern=PRINTABLE)]

@@ -10,21 +10,18 @@ from msgspec import Meta, Struct
 from headend.api.auth import needs_one_of
 from headend.api.parameters import refuse_unknown
 from headend.api.problems import problem
-from headend.api.refusals import PROBLEMS, allow, as_problem, caller_of, switches
+from headend.api.refusals import LOOKERS, PROBLEMS, allow, as_problem, caller_of, switches
 from headend.api.relay_shapes import ApprovalShape, CommandShape, checked_text, command_shape
 from headend.commands.approval import Approval, Purpose
 from headend.commands.approvals import Outcome
 from headend.commands.model import Refusal
 from headend.commands.roles import Action, Caller
 from headend.commands.room import CommandRoom
-from headend.store.tokens import Role
 
 __all__ = ["approval_routes"]
 
 LIMIT_MAX = 1000
 COMMANDS_MAX = 20_000
-# Whoever may look is told by the rule why they may do no more, and the audit log has it: see `allow`.
-_LOOKERS = (Role.READ, Role.OPERATE, Role.DISCONNECT, Role.APPROVE)
 _ACTIONS = {
     "batch": Action.ASK_OPEN,
     "order": Action.ASK_UNPROTECT,
@@ -95,7 +92,7 @@ def approval_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
             effective_in_s=outcome.effective_in_s,
         )
 
-    @post("/v1/approvals", opt=needs_one_of(*_LOOKERS), status_code=201)
+    @post("/v1/approvals", opt=needs_one_of(*LOOKERS), status_code=201)
     async def ask_for_approval(request: Request[Any, Any, Any], data: JSONBody[ApprovalRequest]) -> ApprovalShape:
         """Ask for a second person. A list of orders that needs one is asked for by itself, when it is ordered."""
         caller = await caller_of(room, request)
@@ -115,7 +112,7 @@ def approval_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
             raise as_problem(error) from error
         return shape(asked)
 
-    @get("/v1/approvals", opt=needs_one_of(*_LOOKERS))
+    @get("/v1/approvals", opt=needs_one_of(*LOOKERS))
     async def list_approvals(
         request: Request[Any, Any, Any],
         waiting: Annotated[bool, QueryParameter(description="Only those that somebody can still give.")] = False,
@@ -128,7 +125,7 @@ def approval_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
         found = [shape(asked) for asked in await room.approvals.newest(limit)]
         return ApprovalList([one for one in found if not waiting or one.state == "waiting"])
 
-    @get("/v1/approvals/{approval_id:str}", opt=needs_one_of(*_LOOKERS))
+    @get("/v1/approvals/{approval_id:str}", opt=needs_one_of(*LOOKERS))
     async def one_approval(approval_id: FromPath[str]) -> ApprovalView:
         """Exactly what would be approved."""
         found = await room.approvals.view(approval_id)
@@ -138,7 +135,7 @@ def approval_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
         shown = [command_shape(command, room.problem_of(command.id)) for command in commands]
         return ApprovalView(approval=shape(asked), commands=shown)
 
-    @post("/v1/approvals/{approval_id:str}/approve", opt=needs_one_of(*_LOOKERS), status_code=200)
+    @post("/v1/approvals/{approval_id:str}/approve", opt=needs_one_of(*LOOKERS), status_code=200)
     async def approve(request: Request[Any, Any, Any], approval_id: FromPath[str], data: JSONBody[Agreement]) -> Moved:
         """Agree, as another person than those who asked. It happens in the same transaction."""
         caller = await caller_of(room, request)
@@ -155,7 +152,7 @@ def approval_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
         except PROBLEMS as error:
             raise as_problem(error) from error
 
-    @post("/v1/approvals/{approval_id:str}/refuse", opt=needs_one_of(*_LOOKERS), status_code=200)
+    @post("/v1/approvals/{approval_id:str}/refuse", opt=needs_one_of(*LOOKERS), status_code=200)
     async def refuse(request: Request[Any, Any, Any], approval_id: FromPath[str], data: JSONBody[NoAgreement]) -> Moved:
         """Do not agree: commands that waited are refused, what was in quarantine stays there."""
         caller = await caller_of(room, request)

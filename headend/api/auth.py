@@ -14,7 +14,6 @@ from headend.store.tokens import Role, Token
 __all__ = [
     "PUBLIC",
     "authenticate",
-    "customer_account",
     "needs",
     "needs_one_of",
     "own_account",
@@ -39,16 +38,11 @@ def needs_one_of(*roles: Role) -> dict[str, Any]:
     return {_ONE_OF: roles}
 
 
-def customer_account(token: Token) -> str:
-    """The one account that this token sees; "" of staff, who see them all."""
-    return token.account
-
-
 def own_account(request: Request[Any, Any, Any], account: str) -> None:
     """To be called by every route that lets customers in. Raises the 404 problem, as of an account that does not exist: a customer
     must not learn whose accounts there are."""
-    own = customer_account(request.state.token)
-    if own and own != account:
+    token: Token = request.state.token
+    if token.account and token.account != account:
         raise problem(404, f"There is no account {account!r} that this token may see.", next_step=_OWN_ACCOUNT)
 
 

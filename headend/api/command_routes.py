@@ -16,7 +16,7 @@ from msgspec import Struct
 from headend.api.auth import needs_one_of
 from headend.api.parameters import refuse_unknown
 from headend.api.problems import Problem, problem
-from headend.api.refusals import PROBLEMS, allow, as_problem, caller_of, refused, switches
+from headend.api.refusals import LOOKERS_AND_CASHIERS, PROBLEMS, allow, as_problem, caller_of, refused, switches
 from headend.api.relay_shapes import (
     ApprovalShape,
     CommandShape,
@@ -33,14 +33,11 @@ from headend.commands.model import CLOSES, Command, Kind, Order, Refusal, State
 from headend.commands.roles import Action, Caller, action_of
 from headend.commands.room import CommandRoom
 from headend.store.commands_pages import commands_page
-from headend.store.tokens import Role
 
 __all__ = ["command_routes"]
 
 ORDERS_MAX = 1000
 LIMIT_MAX = 1000
-# Whoever may look is told by the rule why they may do no more, and the audit log has it: see `allow`.
-_LOOKERS = (Role.READ, Role.OPERATE, Role.DISCONNECT, Role.APPROVE, Role.CASHIER)
 
 
 class OrderAnswer(Struct, frozen=True, kw_only=True):
@@ -109,7 +106,7 @@ def command_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
 
     @post(
         "/v1/commands",
-        opt=needs_one_of(*_LOOKERS),
+        opt=needs_one_of(*LOOKERS_AND_CASHIERS),
         status_code=202,
         responses={
             202: ResponseSpec(_ANSWER, description="Taken; it is on its way, waits, or is in quarantine."),
@@ -141,7 +138,7 @@ def command_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
         is_repeat = all(answer.is_repeat for answer in answers)
         return Response(ListAnswer(answers=told, approval=shown), status_code=200 if is_repeat else 202)
 
-    @get("/v1/commands", opt=needs_one_of(*_LOOKERS))
+    @get("/v1/commands", opt=needs_one_of(*LOOKERS_AND_CASHIERS))
     async def list_commands(
         request: Request[Any, Any, Any],
         meter: Annotated[str, QueryParameter(description="Only of this asset number.")] = "",
@@ -170,7 +167,7 @@ def command_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
         shown = [command_shape(command, room.problem_of(command.id)) for command in found]
         return CommandPage(shown, found[-1].id if len(found) == limit else "")
 
-    @get("/v1/commands/{command_id:str}", opt=needs_one_of(*_LOOKERS))
+    @get("/v1/commands/{command_id:str}", opt=needs_one_of(*LOOKERS_AND_CASHIERS))
     async def one_command(command_id: FromPath[str]) -> CommandWithSteps:
         """A command with its journal: every step, who took it, and the evidence."""
         found = await room.desk.command(command_id)
@@ -179,7 +176,7 @@ def command_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
         command, steps = found
         return CommandWithSteps(command=command_shape(command, room.problem_of(command.id)), steps=step_shapes(steps))
 
-    @post("/v1/commands/{command_id:str}/cancel", opt=needs_one_of(*_LOOKERS), status_code=200)
+    @post("/v1/commands/{command_id:str}/cancel", opt=needs_one_of(*LOOKERS_AND_CASHIERS), status_code=200)
     async def cancel_command(
         request: Request[Any, Any, Any], command_id: FromPath[str], data: JSONBody[Why]
     ) -> CommandShape:
@@ -202,7 +199,7 @@ def command_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
             raise refused([outcome])
         return command_shape(outcome)
 
-    @post("/v1/policy/check", opt=needs_one_of(*_LOOKERS), status_code=200)
+    @post("/v1/policy/check", opt=needs_one_of(*LOOKERS_AND_CASHIERS), status_code=200)
     async def check_orders(request: Request[Any, Any, Any], data: JSONBody[TrialRequest]) -> Trials:
         """Who would be cut off, who is protected, and when: orders are tried as if they had come now, and nothing is kept of it."""
         if not 1 <= len(data.orders) <= ORDERS_MAX:

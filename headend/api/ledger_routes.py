@@ -1,7 +1,6 @@
 """The ledger: signed manifests of past days, the key they are signed with, and how much of a day was collected."""
 
 import asyncio
-from datetime import date
 from typing import Annotated, Any
 
 from litestar import Request, Response, get
@@ -11,7 +10,7 @@ from litestar.params import FromPath, QueryParameter
 from msgspec import Struct
 
 from headend.api.auth import needs
-from headend.api.parameters import refuse_unknown
+from headend.api.parameters import day_of_text, refuse_unknown
 from headend.api.problems import problem
 from headend.ledger.collection import CollectionReport
 from headend.ledger.view import LedgerView
@@ -22,7 +21,6 @@ __all__ = ["ledger_routes"]
 
 LIMIT_MAX = 1000
 NUMBER_MAX = 2**63 - 1  # what databases can be asked for
-YEAR_MIN = 2000
 
 
 class ManifestPage(Struct, frozen=True):
@@ -76,7 +74,7 @@ def ledger_routes(view: LedgerView) -> tuple[HTTPRouteHandler, ...]:
     ) -> Response[bytes]:
         """The manifest of a local day: what the feed holds of it, how its intervals ended, signed."""
         refuse_unknown(request, "revision", "meter")
-        wanted = _day(day)
+        wanted = day_of_text("day", day)
         if revision is not None and not 0 <= revision <= NUMBER_MAX:
             raise problem(400, f"revision must be 0 to {NUMBER_MAX}, found {revision}.")
         found = await asyncio.to_thread(lambda: view.manifest(wanted, revision=revision, meter=meter))
@@ -108,18 +106,9 @@ def ledger_routes(view: LedgerView) -> tuple[HTTPRouteHandler, ...]:
     ) -> CollectionReport:
         """How much of what was expected of a day has been collected, per line and concentrator, and why the rest was not."""
         refuse_unknown(request, "day")
-        wanted = view.yesterday if day is None else _day(day)
-        if wanted.year < YEAR_MIN:
-            raise problem(400, f"nothing was expected before {YEAR_MIN}, found {wanted}.")
+        wanted = view.yesterday if day is None else day_of_text("day", day)
         if wanted > view.today:
             raise problem(400, f"{wanted} has not come yet; at the site it is {view.today}.")
         return await asyncio.to_thread(view.collection, wanted)
 
     return list_manifests, one_manifest, manifest_key, collection_rate
-
-
-def _day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        raise problem(400, f"a day is written 2026-11-21, found {text!r}.") from error

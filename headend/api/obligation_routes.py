@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from headend.api.auth import needs_one_of
 from headend.api.parameters import refuse_unknown
 from headend.api.problems import Problem, problem
-from headend.api.refusals import PROBLEMS, allow, as_problem, caller_of, refused, switches
+from headend.api.refusals import LOOKERS_AND_CASHIERS, PROBLEMS, allow, as_problem, caller_of, refused, switches
 from headend.api.relay_shapes import (
     CommandShape,
     ObligationShape,
@@ -33,8 +33,6 @@ __all__ = ["obligation_routes"]
 
 LIMIT_MAX = 1000
 METERS_MAX = 100
-# Whoever may look is told by the rule why they may do no more, and the audit log has it: see `allow`.
-_LOOKERS = (Role.READ, Role.OPERATE, Role.DISCONNECT, Role.APPROVE, Role.CASHIER)
 
 
 class PaymentShape(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="cause", tag="payment"):
@@ -157,7 +155,7 @@ def obligation_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
         switches(room)
         return await (take_order(data, who) if isinstance(data, ReconnectShape) else take_payment(data, who))
 
-    @get("/v1/obligations", opt=needs_one_of(*_LOOKERS))
+    @get("/v1/obligations", opt=needs_one_of(*LOOKERS_AND_CASHIERS))
     async def list_obligations(
         request: Request[Any, Any, Any],
         meter: Annotated[str, QueryParameter(description="Only of this asset number.")] = "",
@@ -174,7 +172,7 @@ def obligation_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
         )
         return ObligationPage([obligation_shape(debt) for debt in found])
 
-    @get("/v1/obligations/{obligation_id:str}", opt=needs_one_of(*_LOOKERS))
+    @get("/v1/obligations/{obligation_id:str}", opt=needs_one_of(*LOOKERS_AND_CASHIERS))
     async def one_obligation(obligation_id: FromPath[str]) -> ObligationShape:
         """One of them; its newest command is `GET /v1/commands/{command}`."""
         found = await room.journal.read(
@@ -184,7 +182,7 @@ def obligation_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
             raise problem(404, f"There is no obligation {obligation_id!r}.")
         return obligation_shape(found)
 
-    @post("/v1/obligations/{obligation_id:str}/forgive", opt=needs_one_of(*_LOOKERS), status_code=200)
+    @post("/v1/obligations/{obligation_id:str}/forgive", opt=needs_one_of(*LOOKERS_AND_CASHIERS), status_code=200)
     async def forgive(
         request: Request[Any, Any, Any], obligation_id: FromPath[str], data: JSONBody[Why]
     ) -> ObligationShape:

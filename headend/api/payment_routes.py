@@ -4,7 +4,6 @@
 for the account that was told is kept: the answer is 202, too, with `"state": "unmatched"` and the reason in `problem`.
 """
 
-from collections.abc import Callable
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -14,9 +13,8 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from headend.api.account_access import DESK, OFFICE, PROOF, name_of, sane_day, strictly
-from headend.api.account_routes import day_of_text
 from headend.api.deps import ApiDeps
-from headend.api.parameters import refuse_unknown
+from headend.api.parameters import day_of_text, refuse_unknown
 from headend.api.payment_shapes import (
     Assignment,
     PaymentAnswer,
@@ -31,7 +29,6 @@ from headend.api.payment_shapes import (
     UseTold,
     payment_answer,
     payment_of,
-    receipt_of,
     reconciliation_csv,
     reconciliation_shape,
     unmatched_shape,
@@ -39,7 +36,7 @@ from headend.api.payment_shapes import (
 from headend.api.prepaid import Prepaid
 from headend.api.problems import Problem, problem
 from headend.api.shaping import shaped
-from headend.prepayment.model import Payment
+from headend.prepayment.payments import receipt_of
 
 __all__ = ["payment_routes"]
 
@@ -49,9 +46,6 @@ CSV = "text/csv"
 def payment_routes(supply: Prepaid) -> tuple[HTTPRouteHandler, ...]:
     """Handlers for `create_app(deps, routes=…)`."""
     office = supply.office
-
-    async def done(work: Callable[..., Payment], *told: object, **named: object) -> PaymentAnswer:
-        return payment_answer(await supply.ask(work, *told, **named))
 
     @post(
         "/v1/payments",
@@ -72,7 +66,7 @@ def payment_routes(supply: Prepaid) -> tuple[HTTPRouteHandler, ...]:
         now = deps.clock.now()
         # The books keep milliseconds: a payment that comes back with this very moment came from us, now.
         received_at = now.replace(microsecond=now.microsecond | 1)
-        taken = await supply.ask(office.take, payment_of(told, received_at))
+        taken = await supply.pay(office.take, payment_of(told, received_at))
         is_repeat = taken.received_at != received_at
         return Response(payment_answer(taken, is_repeat=is_repeat), status_code=200 if is_repeat else 202)
 
@@ -86,7 +80,9 @@ def payment_routes(supply: Prepaid) -> tuple[HTTPRouteHandler, ...]:
     ) -> PaymentAnswer:
         """The channel took it back; once, however often it is told. A slash in a receipt is sent as %252F."""
         told = await strictly(request, data)
-        return await done(office.reverse, channel, _receipt(receipt), reason=told.reason, by=name_of(request))
+        return payment_answer(
+            await supply.ask(office.reverse, channel, _receipt(receipt), reason=told.reason, by=name_of(request))
+        )
 
     @post(
         "/v1/payments/{channel:str}/{receipt:str}/assignment",
@@ -98,7 +94,9 @@ def payment_routes(supply: Prepaid) -> tuple[HTTPRouteHandler, ...]:
     ) -> PaymentAnswer:
         """An unmatched payment was this account's."""
         told = await strictly(request, data)
-        return await done(office.assign, channel, _receipt(receipt), told.account, by=name_of(request))
+        return payment_answer(
+            await supply.pay(office.assign, channel, _receipt(receipt), told.account, by=name_of(request))
+        )
 
     @delete("/v1/payments/{channel:str}/{receipt:str}/telling", **OFFICE, status_code=200)
     async def drop(request: Request[Any, Any, Any], channel: FromPath[str], receipt: FromPath[str]) -> ToldShape:

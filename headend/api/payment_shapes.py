@@ -2,21 +2,21 @@
 
 import csv
 import io
-import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
-from headend.api.account_shapes import AMOUNT_MAX, PRINTABLE, Id, Text
+from headend.api.account_shapes import PRINTABLE, Id, Text
 from headend.api.shaping import shaped
 from headend.feed.envelope import iso_utc
 from headend.prepayment.autopay import CHANNEL, OWN_RECEIPT
 from headend.prepayment.errors import BadPayment
 from headend.prepayment.fences import FencedPayment
 from headend.prepayment.model import Payment
-from headend.prepayment.payments import CHANNELS
+from headend.prepayment.payments import AMOUNT_MAX, CHANNELS, receipt_of
+from headend.prepayment.points import Award
 from headend.prepayment.reconciliation import Reconciliation
 
 __all__ = [
@@ -35,8 +35,7 @@ __all__ = [
     "UseTold",
     "payment_answer",
     "payment_of",
-    "payment_shape",
-    "receipt_of",
+    "payments_shape",
     "reconciliation_csv",
     "reconciliation_shape",
     "unmatched_shape",
@@ -47,16 +46,8 @@ KEPT = (
 )
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 TYPED = ("receipt", "account", "booked_for", "problem")
-FORMULA = (
-    "=",
-    "+",
-    "-",
-    "@",
-    "\uff1d",
-    "\uff0b",
-    "\uff0d",
-    "\uff20",
-)  # the latter four are wide ones, of Chinese keyboards
+# The latter four are wide ones, of Chinese keyboards.
+FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 COLUMNS = (
     "channel",
     "receipt",
@@ -91,8 +82,20 @@ class PaymentTold(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     paid_at: Annotated[datetime, Meta(tz=True)]
 
 
+class EarnedShape(Struct, frozen=True, kw_only=True):
+    """What a top-up earned. bonus_minor: to the customer's credit, in the payment's currency. is_taken_back: with its payment."""
+
+    points: int
+    bonus_minor: int
+    rule: str
+    is_taken_back: bool
+
+
 class AccountPaymentShape(Struct, frozen=True, kw_only=True):
-    """state: booked, unmatched, reversed. booked_for: whose credit it is, "" of nobody's. problem: why unmatched or reversed."""
+    """state: booked, unmatched, reversed. booked_for: whose credit it is, "" of nobody's. problem: why unmatched or reversed.
+
+    earned: told with an account's payments only; absent where it earned nothing.
+    """
 
     channel: str
     receipt: str
@@ -105,6 +108,7 @@ class AccountPaymentShape(Struct, frozen=True, kw_only=True):
     booked_for: str
     entry: int | None
     problem: str
+    earned: EarnedShape | UnsetType = UNSET
 
 
 class PaymentAnswer(Struct, frozen=True, kw_only=True):
@@ -220,32 +224,39 @@ def payment_of(told: PaymentTold, received_at: datetime) -> Payment:
     )
 
 
-def receipt_of(text: str) -> str:
-    """One spelling of what is the same to everybody who reads it: no spaces around, and Unicode's composed form. A channel that pads
-    its numbers one day, and not when it tells them again, has told one payment."""
-    return unicodedata.normalize("NFC", text).strip()
+def payments_shape(payments: Sequence[Payment], awards: Sequence[Award], *, is_customer: bool = False) -> Payments:
+    """awards: of the same account."""
+    earned = {(one.channel, one.receipt): shaped(EarnedShape, one) for one in awards}
+    return Payments(
+        [
+            _payment_shape(one, earned.get((one.channel, one.receipt), UNSET), is_customer=is_customer)
+            for one in payments
+        ]
+    )
 
 
-def payment_shape(payment: Payment, *, is_customer: bool = False) -> AccountPaymentShape:
+def _payment_shape(
+    payment: Payment, earned: EarnedShape | UnsetType = UNSET, *, is_customer: bool = False
+) -> AccountPaymentShape:
     """To a customer without what was told first: it may have been somebody else's account."""
     account = payment.booked_for if is_customer and payment.booked_for else payment.account
-    return shaped(AccountPaymentShape, payment, account=account)
+    return shaped(AccountPaymentShape, payment, account=account, earned=earned)
 
 
 def payment_answer(payment: Payment, *, is_repeat: bool = False) -> PaymentAnswer:
-    shown = payment_shape(payment)
+    shown = _payment_shape(payment)
     return PaymentAnswer(payment=shown, is_repeat=is_repeat, next_step=KEPT if shown.state == "unmatched" else "")
 
 
 def unmatched_shape(payments: Sequence[Payment], told: Sequence[FencedPayment]) -> Unmatched:
-    return Unmatched(payments=[payment_shape(one) for one in payments], told=[shaped(ToldShape, one) for one in told])
+    return Unmatched(payments=[_payment_shape(one) for one in payments], told=[shaped(ToldShape, one) for one in told])
 
 
 def reconciliation_shape(found: Reconciliation) -> ReconciliationShape:
     return shaped(
         ReconciliationShape,
         found,
-        payments=[payment_shape(one) for one in found.payments],
+        payments=[_payment_shape(one) for one in found.payments],
         sums=[shaped(SumShape, one) for one in found.sums],
         told=[shaped(ToldShape, one) for one in found.not_booked],
     )
@@ -260,7 +271,7 @@ def reconciliation_csv(found: Reconciliation) -> str:
     writer = csv.DictWriter(lines, COLUMNS, lineterminator="\r\n")
     writer.writeheader()
     for payment in found.payments:
-        shown = payment_shape(payment)
+        shown = _payment_shape(payment)
         row = {name: getattr(shown, name) for name in COLUMNS}
         writer.writerow(row | {name: _harmless(row[name]) for name in TYPED} | _times(row))
     for told in found.not_booked:

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Prepaid(Protocol):
-    """office: never called on the event loop; `ask` does it on threads of prepaid supply's own. zone: whose days are meant."""
+    """office: never called on the event loop; `ask` and `pay` do it on threads of prepaid supply's own. zone: whose days are meant."""
 
     @property
     def office(self) -> Office: ...
@@ -23,4 +23,9 @@ class Prepaid(Protocol):
 
     async def ask(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """`work(*args, **kwargs)` on a thread; raises what it raises."""
+        ...
+
+    async def pay(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `ask`, for whatever may wait for the switch before it books: on threads of its own, so that whoever only looks does not
+        wait with it. Raises SwitchboardUnavailable where too many wait already; nothing is done then."""
         ...

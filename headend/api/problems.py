@@ -21,7 +21,6 @@ from headend.prepayment.errors import (
     NotEligible,
     NotSettled,
     OutboxUnavailable,
-    PrepaymentError,
     SwitchboardUnavailable,
     UnknownAccount,
     UnknownPayment,
@@ -110,8 +109,8 @@ _QUANTITY = "Name a quantity that the meter's contract offers: an OBIS code such
 
 RETRY_S = "5"
 _NOT_NOW = "Wait, then try again."
-# error: (status, name, what to do); of accounts and payments
-_PREPAYMENT: dict[type[PrepaymentError], tuple[int, str, str]] = {
+# error: (status, name, what to do); of accounts and payments. A kind of one of them is answered as that one.
+_PREPAYMENT: dict[type[HeadendError], tuple[int, str, str]] = {
     UnknownAccount: (404, "unknown-account", "Check the customer number; GET /v1/accounts?search= finds accounts."),
     UnknownPayment: (404, "unknown-payment", "Check channel and receipt; GET /v1/accounts/{id}/payments lists them."),
     UnknownTariff: (404, "unknown-tariff", "GET /v1/tariffs lists all."),
@@ -183,7 +182,8 @@ def _on_headend(request: Request[Any, Any, Any], error: HeadendError) -> Respons
         raised = problem(503, str(error))
         raised.headers["Retry-After"] = RETRY_S
         return problem_response(raised)
-    if (known := _PREPAYMENT.get(type(error))) is not None:  # type: ignore[arg-type]
+    known = next((_PREPAYMENT[kind] for kind in type(error).__mro__ if kind in _PREPAYMENT), None)
+    if known is not None:
         status, name, next_step = known
         text = str(error)
         raised = problem(status, text if text.endswith(".") else f"{text}.", next_step=next_step, name=name)

@@ -15,9 +15,13 @@ from headend.commands.model import Refusal
 from headend.commands.roles import Action, Caller
 from headend.commands.room import CommandRoom
 from headend.store.governor_approvals import NotApproved
+from headend.store.tokens import Role
 
-__all__ = ["PROBLEMS", "allow", "as_problem", "caller_of", "refused", "switches"]
+__all__ = ["LOOKERS", "LOOKERS_AND_CASHIERS", "PROBLEMS", "allow", "as_problem", "caller_of", "refused", "switches"]
 
+# For `needs_one_of`: whoever may look is told by the rule why they may do no more, and the audit log has it: see `allow`.
+LOOKERS = (Role.READ, Role.OPERATE, Role.DISCONNECT, Role.APPROVE)
+LOOKERS_AND_CASHIERS = (*LOOKERS, Role.CASHIER)
 # Rules about who asks; another person or token would be served.
 _WHO = frozenset({"role", "person", "one-request", "two-people", "asked-by", "requester"})
 # What stands in the way will be over some time.

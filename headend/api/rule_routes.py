@@ -13,9 +13,9 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta, Struct
 from sqlalchemy import Connection
 
-from headend.api.auth import needs, needs_one_of
+from headend.api.auth import needs_one_of
 from headend.api.problems import problem
-from headend.api.refusals import PROBLEMS, allow, as_problem, caller_of, refused
+from headend.api.refusals import LOOKERS, PROBLEMS, allow, as_problem, caller_of, refused
 from headend.api.relay_shapes import ApprovalShape, aware, checked_text
 from headend.commands.forecasts import BadForecast, ForecastShape
 from headend.commands.governor import Limits
@@ -27,12 +27,8 @@ from headend.commands.room import CommandRoom
 from headend.store import governor_approvals as approval_rows
 from headend.store.commands import StopSwitch
 from headend.store.governor_protections import active_protections, add_protection
-from headend.store.tokens import Role
 
 __all__ = ["rule_routes"]
-
-# Whoever may look is told by the rule why they may do no more, and the audit log has it: see `allow`.
-_LOOKERS = (Role.READ, Role.OPERATE, Role.DISCONNECT, Role.APPROVE)
 
 
 class StopShape(Struct, frozen=True, kw_only=True):
@@ -151,12 +147,12 @@ def rule_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
 
 
 def _stop_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
-    @get("/v1/stop-switch", opt=needs_one_of(*_LOOKERS))
+    @get("/v1/stop-switch", opt=needs_one_of(*LOOKERS))
     async def stop_switch() -> StopShape:
         """Whether all opens are stopped."""
         return _stop(room.desk.stop)
 
-    @put("/v1/stop-switch", opt=needs_one_of(*_LOOKERS))
+    @put("/v1/stop-switch", opt=needs_one_of(*LOOKERS))
     async def stop_opens(request: Request[Any, Any, Any], data: JSONBody[Why]) -> StopShape:
         """Stop all opens, those that wait already, too. Supplies are given back all the same."""
         caller = await caller_of(room, request)
@@ -164,7 +160,7 @@ def _stop_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
         who = caller.name
         return _stop(await room.desk.set_stop(True, who, checked_text("reason", data.reason)))
 
-    @delete("/v1/stop-switch", opt=needs_one_of(*_LOOKERS), status_code=200)
+    @delete("/v1/stop-switch", opt=needs_one_of(*LOOKERS), status_code=200)
     async def allow_opens(
         request: Request[Any, Any, Any],
         reason: Annotated[str, QueryParameter(description="Why they may go on.")] = "",
@@ -185,14 +181,14 @@ def _stop(stop: StopSwitch) -> StopShape:
 
 
 def _protection_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
-    @get("/v1/protections", opt=needs_one_of(*_LOOKERS))
+    @get("/v1/protections", opt=needs_one_of(*LOOKERS))
     async def list_protections() -> ProtectionList:
         """Who must not be cut off now or later, and why; protected classes of customers are in the policy."""
         now = room.clock.now()
         found = await room.journal.read(lambda connection: active_protections(connection, now), "listing protections")
         return ProtectionList([_protection(one) for one in found])
 
-    @post("/v1/protections", opt=needs_one_of(*_LOOKERS), status_code=201)
+    @post("/v1/protections", opt=needs_one_of(*LOOKERS), status_code=201)
     async def protect(request: Request[Any, Any, Any], data: JSONBody[ProtectionRequest]) -> ProtectionShape:
         """Protect a meter, a line, a feeder or the whole fleet. It holds when this answers, also for opens that wait."""
         caller = await caller_of(room, request)
@@ -225,7 +221,7 @@ def _protection_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
             raise problem(422, f"{error}.") from error
         return _protection(protection)
 
-    @delete("/v1/protections/{protection_id:str}", opt=needs_one_of(*_LOOKERS), status_code=202)
+    @delete("/v1/protections/{protection_id:str}", opt=needs_one_of(*LOOKERS), status_code=202)
     async def ask_unprotect(request: Request[Any, Any, Any], protection_id: FromPath[str]) -> ApprovalShape:
         """Ask for the end of a protection; it ends when another person approves."""
         caller = await caller_of(room, request)
@@ -268,7 +264,7 @@ def _until(text: str) -> datetime | None:
 
 
 def _limit_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
-    @get("/v1/limits", opt=needs_one_of(*_LOOKERS))
+    @get("/v1/limits", opt=needs_one_of(*LOOKERS))
     async def limits() -> LimitsView:
         """How many supplies may be opened, by whom and where, and how much of that is used."""
         usage = await room.usage()
@@ -298,7 +294,7 @@ def _limit_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
             position_s=usage.position_s,
         )
 
-    @put("/v1/limits", opt=needs_one_of(*_LOOKERS))
+    @put("/v1/limits", opt=needs_one_of(*LOOKERS))
     async def set_limits(request: Request[Any, Any, Any], data: JSONBody[LimitsShape]) -> Response[LimitsAnswer]:
         """Set limits. What is lower holds at once; what is higher waits for another person, and then for a delay."""
         caller = await caller_of(room, request)
@@ -359,7 +355,7 @@ def _by(place: str, counted: Mapping[tuple[str, str], int]) -> dict[str, int]:
 
 
 def _policy_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
-    @get("/v1/policy", opt=needs_one_of(*_LOOKERS))
+    @get("/v1/policy", opt=needs_one_of(*LOOKERS))
     async def policy() -> PolicyView:
         """The policy in force: version, content, the years that its calendar knows, and when the next open may be."""
         there, version = room.rulebook.policy, room.rulebook.version
@@ -383,15 +379,16 @@ def _policy_routes(room: CommandRoom) -> tuple[HTTPRouteHandler, ...]:
             next_open_allowed_at=there.next_allowed(room.clock.now()),
         )
 
-    @get("/v1/forecast", opt=needs_one_of(*_LOOKERS))
+    @get("/v1/forecast", opt=needs_one_of(*LOOKERS))
     async def forecasts() -> ForecastView:
         """The weather that opens are held against."""
         return ForecastView({place: msgspec.to_builtins(one) for place, one in room.forecasts.told.items()})
 
-    @post("/v1/forecast", opt=needs(Role.OPERATE), status_code=200)
+    @post("/v1/forecast", opt=needs_one_of(*LOOKERS), status_code=200)
     async def tell_forecast(request: Request[Any, Any, Any], data: JSONBody[ForecastShape]) -> ForecastView:
         """Tell the weather: lowest and highest temperature until `reaches`, °C. It is not kept over a restart."""
         caller = await caller_of(room, request)
+        await allow(room, caller, [Action.TELL_FORECAST])
         try:
             room.forecasts.tell(data)
         except BadForecast as error:

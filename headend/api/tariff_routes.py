@@ -13,12 +13,12 @@ from headend.api.account_access import OFFICE, OWN
 from headend.api.parameters import refuse_unknown
 from headend.api.prepaid import Prepaid
 from headend.api.problems import problem
+from headend.prepayment.office_input import check_language
 from headend.prepayment.tariff_file import check_tariff
 from headend.prepayment.tariff_words import explain
 
 __all__ = ["CheckedTariff", "checked_tariff", "tariff_routes"]
 
-LANGUAGES = ("en", "zh")
 Language = Annotated[str, QueryParameter(description="en or zh.")]
 SIZE_MAX = 200_000  # bytes; a timetable of a year with all its holidays is 10,000
 
@@ -64,8 +64,7 @@ def tariff_routes(supply: Prepaid) -> tuple[HTTPRouteHandler, ...]:
     async def check(request: Request[Any, Any, Any], language: Language = "en") -> CheckedTariff:
         """Whether the TOML in the body would be a tariff, and what it says. It is not kept."""
         refuse_unknown(request, "language")
-        if language not in LANGUAGES:
-            raise problem(400, f"language must be one of {', '.join(LANGUAGES)}, found {language!r}.")
+        check_language(language)
         body = await request.body()
         if len(body) > SIZE_MAX:
             raise problem(413, f"the tariff has {len(body)} bytes; expected {SIZE_MAX} at most.")

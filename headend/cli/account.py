@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from headend.cli.account_verbs import REQUIRED, TARIFF_VERBS, VERBS, Kind, Place, Typed, Verb
-from headend.cli.client import TokenOption, UrlOption, calling, refuse
+from headend.cli.client import ConfigOption, TokenOption, UrlOption, any_body, calling, path_part, refuse
 from headend.cli.output import ExitCode, fail, print_json, stderr, stdout
-from headend.cli.relay_answers import ConfigOption, Json, path_part
+from headend.cli.relay_answers import Json
 from headend.prepayment.money import MINOR_DIGITS, exact_minor
 
 if TYPE_CHECKING:
@@ -242,11 +242,7 @@ def _secret(name: str) -> str:
 
 
 def _body(answer: "httpx.Response", expected: str) -> dict[str, Any]:
-    try:
-        body = answer.json()
-    except ValueError:
-        body = {}
-    body = body if isinstance(body, dict) else {}
+    body = any_body(answer)
     if not answer.is_success or expected not in body:
         _refuse(answer, body)
     return body

@@ -298,8 +298,10 @@ def words(body: Body) -> None:
 
 
 def _payments(found: Sequence[Body], nothing: str) -> None:
+    has_earned = any("earned" in one for one in found)
     _table(
-        ("paid", "state", "amount", "channel", "receipt", "told for", "booked for", "problem"),
+        ("paid", "state", "amount", "channel", "receipt", "told for", "booked for", "problem")
+        + (("earned",) if has_earned else ()),
         (
             (
                 one["paid_at"][:19],
@@ -310,11 +312,23 @@ def _payments(found: Sequence[Body], nothing: str) -> None:
                 escape(one["account"]),
                 escape(one["booked_for"]),
                 escape(one["problem"]),
+                *([_earned(one)] if has_earned else []),
             )
             for one in found
         ),
         nothing=nothing,
     )
+
+
+def _earned(payment: Body) -> str:
+    earned = payment.get("earned")
+    if earned is None:
+        return ""
+    parts = [f"{earned['points']} points"] if earned["points"] else []
+    if earned["bonus_minor"]:
+        parts.append(f"{_money(earned['bonus_minor'], payment['currency'])} bonus")
+    told = ", ".join(parts)
+    return f"[red]taken back[/]: {told}" if earned["is_taken_back"] else told
 
 
 def _told(found: Sequence[Body]) -> None:

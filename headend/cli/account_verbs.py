@@ -78,7 +78,8 @@ def _asked(name: str, help_: str, kind: Kind = Kind.TEXT, default: Any = "", *, 
 
 _ACCOUNT = _argument("account", "Customer number.")
 _AN_ACCOUNT = _argument("account", "Customer number.", place=Place.BODY)
-_CHANNEL = _argument("channel", "app, bank, counter, collection-point, agent or bank-debit.")
+_CHANNELS = "app, bank, counter, collection-point, agent or bank-debit."
+_CHANNEL = _argument("channel", _CHANNELS)
 _RECEIPT = _argument("receipt", "The channel's own number.")
 _REASON = _option("reason", "Why.")
 _KEY = _option("key", "The same one again books nothing again; without it a new one.", Kind.KEY, None)
@@ -262,7 +263,7 @@ VERBS: tuple[Verb, ...] = (
             _AN_ACCOUNT,
             _amount("Such as 100.00."),
             _option("receipt", "The channel's own number."),
-            _option("channel", "app, bank, counter, collection-point, agent or bank-debit.", default="counter"),
+            _option("channel", _CHANNELS, default="counter"),
             _option(
                 "paid-at", "The channel's own time, with its zone; without it now.", Kind.MOMENT, None, key="paid_at"
             ),
@@ -312,7 +313,7 @@ VERBS: tuple[Verb, ...] = (
         expected="sums",
         show=show.reconciliation,
         typed=(
-            _argument("channel", "app, bank, counter, collection-point, agent or bank-debit.", place=Place.QUERY),
+            _argument("channel", _CHANNELS, place=Place.QUERY),
             _argument("day", "Local day, by the channel's own times.", Kind.DAY, Place.QUERY),
         ),
     ),
@@ -349,7 +350,7 @@ VERBS: tuple[Verb, ...] = (
     ),
     Verb(
         name="payments",
-        says="What was paid for an account.",
+        says="What was paid for an account, and what it earned.",
         method="GET",
         path=_ONE + "/payments",
         expected="payments",

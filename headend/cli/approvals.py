@@ -7,9 +7,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from headend.cli.client import TokenOption, UrlOption, calling
+from headend.cli.client import ConfigOption, TokenOption, UrlOption, calling, path_part
 from headend.cli.output import fail, print_json, print_table, stdout
-from headend.cli.relay_answers import ConfigOption, Json, Reason, good_body, path_part
+from headend.cli.relay_answers import Json, Reason, good_body
 
 __all__ = ["register"]
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 PAGE = 4096
+ON_SERVER = (
+    "{} not in this backup: a server's database is backed up with its own tools (pg_dump, or continuous archiving, which loses "
+    "nothing); the accounts first, then the store"
+)
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The configuration file, headend.toml.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object, nothing else on standard output.")]
@@ -36,25 +40,31 @@ def backup_command(
 ) -> None:
     """Copy the store at one moment, while the head-end goes on or not; with `[prepayment]` also the accounts, beside it."""
     from headend.config import load_config
-    from headend.store.backup import back_up  # what other commands need not load
+    from headend.store.backup import back_up, is_on_server  # what other commands need not load
 
     loaded, now = load_config(config), SystemClock().now()
-    accounts = None
+    accounts = taken = None
     if loaded.prepayment.enabled:
         # First: what it has taken of the feed is then also in the store's backup.
         from headend.prepaid_backup import back_up_accounts
 
+        if is_on_server(loaded.prepayment.store):
+            stderr.print(ON_SERVER.format("the accounts are"))
         with _bar("copying the accounts", PAGE) as show:
             accounts = back_up_accounts(loaded.prepayment.store, target, now, show)
-    with _bar("copying", PAGE) as show:
-        taken = back_up(loaded.store, target, now, show)
+    if accounts is not None and is_on_server(loaded.store):
+        stderr.print(ON_SERVER.format("the store is"))
+    else:
+        with _bar("copying", PAGE) as show:
+            taken = back_up(loaded.store, target, now, show)
     if json:
-        told = msgspec.to_builtins(taken, enc_hook=str)
+        told = {} if taken is None else msgspec.to_builtins(taken, enc_hook=str)
         print_json(told | ({} if accounts is None else {"accounts": msgspec.to_builtins(accounts, enc_hook=str)}))
         return
     if accounts is not None:
         stdout.print(escape(f"backed up the accounts to {accounts.path}: {accounts.size >> 10} KB"))
-    stdout.print(escape(f"backed up to {taken.path}: {taken.size >> 10} KB, events up to {taken.last_sequence}"))
+    if taken is not None:
+        stdout.print(escape(f"backed up to {taken.path}: {taken.size >> 10} KB, events up to {taken.last_sequence}"))
 
 
 def restore_command(

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from urllib.parse import quote
 
 import typer
 
@@ -12,7 +13,17 @@ from headend.cli.output import ExitCode, fail
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["ConfigArgument", "TokenOption", "UrlOption", "body_of", "calling", "refuse"]
+__all__ = [
+    "ConfigArgument",
+    "ConfigOption",
+    "TokenOption",
+    "UrlOption",
+    "any_body",
+    "body_of",
+    "calling",
+    "path_part",
+    "refuse",
+]
 
 DEFAULT_URL = "http://127.0.0.1:8645"
 TOKEN_VARIABLE = "HEADEND_TOKEN"
@@ -20,6 +31,9 @@ QUIET_S_MAX = 60.0  # the stream beats every 15 s; four missed beats are a dead 
 
 ConfigArgument = Annotated[
     Path | None, typer.Argument(metavar="[CONFIG]", help="Take the address from this configuration.")
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", metavar="CONFIG", help="Take the address from this configuration.")
 ]
 UrlOption = Annotated[str | None, typer.Option(help=f"Address of the head-end.  [default: {DEFAULT_URL}]")]
 TokenOption = Annotated[str | None, typer.Option(envvar=TOKEN_VARIABLE, help="A token with the role that this needs.")]
@@ -43,13 +57,18 @@ def calling(config: Path | None, url: str | None, token: str | None) -> Iterator
         fail(f"{base} does not answer: {error}; is `headend run` running there?", ExitCode.SILENT)
 
 
-def body_of(answer: "httpx.Response", *, expected: str = "") -> dict[str, Any]:
-    """The JSON of a good answer, which has a member `expected`; a problem document ends the command."""
+def any_body(answer: "httpx.Response") -> dict[str, Any]:
+    """The JSON object of an answer, good or not; empty where it has none."""
     try:
         body = answer.json()
     except ValueError:  # no JSON, or no text at all
-        body = {}
-    body = body if isinstance(body, dict) else {}
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def body_of(answer: "httpx.Response", *, expected: str = "") -> dict[str, Any]:
+    """The JSON of a good answer, which has a member `expected`; a problem document ends the command."""
+    body = any_body(answer)
     if answer.status_code != 200 or (expected and expected not in body):
         refuse(answer, body)
     return body
@@ -63,6 +82,11 @@ def refuse(answer: "httpx.Response", body: dict[str, Any]) -> NoReturn:
         fail(f"the head-end cannot serve this at the moment: {why}", ExitCode.SILENT)
     next_step = f" {body['next_step']}" if body.get("next_step") else ""
     fail(f"refused: {why}{next_step}")
+
+
+def path_part(text: str) -> str:
+    """A name as one part of a path, whatever is in it."""
+    return quote(text, safe="")
 
 
 def _url_of(config: Path) -> str:

@@ -15,9 +15,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from headend.cli import relay_limits
-from headend.cli.client import TokenOption, UrlOption, calling, refuse
+from headend.cli.client import ConfigOption, TokenOption, UrlOption, any_body, calling, path_part, refuse
 from headend.cli.output import ExitCode, fail, print_json, print_table, stderr, stdout
-from headend.cli.relay_answers import ConfigOption, Json, Reason, any_body, good_body, path_part, tell_refused
+from headend.cli.relay_answers import Json, Reason, good_body, tell_refused
 
 if TYPE_CHECKING:
     import httpx

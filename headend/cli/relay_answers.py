@@ -1,23 +1,18 @@
 """What the commands about supply switches have in common: their options, and what a refusal looks like on a terminal."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
-from urllib.parse import quote
 
 import typer
 
-from headend.cli.client import refuse
+from headend.cli.client import any_body, refuse
 from headend.cli.output import ExitCode, fail, print_json
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["ConfigOption", "Json", "Reason", "any_body", "good_body", "path_part", "tell_refused"]
+__all__ = ["Json", "Reason", "good_body", "tell_refused"]
 
 Reason = Annotated[str, typer.Option(help="Why; stands in the audit log.")]
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", metavar="CONFIG", help="Take the address from this configuration.")
-]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object, nothing else on standard output.")]
 
 
@@ -34,14 +29,6 @@ def tell_refused(answer: "httpx.Response", body: dict[str, Any], *, json: bool) 
     fail("refused:\n  " + "\n  ".join(lines))
 
 
-def any_body(answer: "httpx.Response") -> dict[str, Any]:
-    try:
-        body = answer.json()
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}
-
-
 def good_body(answer: "httpx.Response", expected: str, *, json: bool) -> dict[str, Any]:
     body = any_body(answer)
     if not answer.is_success:
@@ -49,7 +36,3 @@ def good_body(answer: "httpx.Response", expected: str, *, json: bool) -> dict[st
     if expected not in body:
         refuse(answer, body)
     return body
-
-
-def path_part(text: str) -> str:
-    return quote(text, safe="")

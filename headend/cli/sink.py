@@ -1,14 +1,12 @@
 """`headend sink list|status|parked|release|drop|forget`: destinations of a running head-end."""
 
-from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from headend.cli.client import ConfigArgument, TokenOption, UrlOption, body_of, calling
+from headend.cli.client import ConfigArgument, ConfigOption, TokenOption, UrlOption, body_of, calling, path_part
 from headend.cli.output import fail, print_json, print_table, stdout
 
 __all__ = ["register"]
@@ -18,9 +16,6 @@ PAGE = 1000
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the destination, see `headend sink list`.")]
 Sequence = Annotated[
     int | None, typer.Argument(metavar="[SEQUENCE]", help="Of one parked event, see `headend sink parked`.")
-]
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", metavar="CONFIG", help="Take the address from this configuration.")
 ]
 All = Annotated[bool, typer.Option("--all", help="All parked events of the destination.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object, nothing else on standard output.")]
@@ -88,7 +83,7 @@ def status_command(
     Exit code 0: shown; 2: usage, or refused by the head-end; 3: no answer.
     """
     with calling(config, url, token) as client:
-        body = body_of(client.get(f"/v1/sinks/{_path(name)}"), expected="delivered_up_to")
+        body = body_of(client.get(f"/v1/sinks/{path_part(name)}"), expected="delivered_up_to")
     if json:
         print_json(body)
         return
@@ -112,7 +107,7 @@ def parked_command(
     with calling(config, url, token) as client:
         after = 0
         while True:
-            answer = client.get(f"/v1/sinks/{_path(name)}/parked", params={"after": after, "limit": PAGE})
+            answer = client.get(f"/v1/sinks/{path_part(name)}/parked", params={"after": after, "limit": PAGE})
             body = body_of(answer, expected="parked")
             found += body["parked"]
             if len(body["parked"]) < PAGE:
@@ -152,7 +147,7 @@ def release_command(
     _one_or_all(sequence, everything)
     place = f"/{sequence}/release" if sequence is not None else "/release"
     with calling(config, url, token) as client:
-        body = body_of(client.post(f"/v1/sinks/{_path(name)}/parked{place}"), expected="count")
+        body = body_of(client.post(f"/v1/sinks/{path_part(name)}/parked{place}"), expected="count")
     if json:
         print_json(body)
         return
@@ -177,7 +172,7 @@ def drop_command(
     _one_or_all(sequence, everything)
     place = f"/{sequence}" if sequence is not None else ""
     with calling(config, url, token) as client:
-        body = body_of(client.delete(f"/v1/sinks/{_path(name)}/parked{place}"), expected="count")
+        body = body_of(client.delete(f"/v1/sinks/{path_part(name)}/parked{place}"), expected="count")
     if json:
         print_json(body)
         return
@@ -192,7 +187,7 @@ def forget_command(
     Exit code 0: done; 2: usage, or refused by the head-end; 3: no answer.
     """
     with calling(config, url, token) as client:
-        body = body_of(client.delete(f"/v1/sinks/{_path(name)}"), expected="count")
+        body = body_of(client.delete(f"/v1/sinks/{path_part(name)}"), expected="count")
     if json:
         print_json(body)
         return
@@ -202,10 +197,6 @@ def forget_command(
 def _one_or_all(sequence: int | None, everything: bool) -> None:
     if (sequence is None) is not everything:
         fail("expected either the SEQUENCE of one event, or --all")
-
-
-def _path(name: str) -> str:
-    return quote(name, safe="")
 
 
 def _span(seconds: float) -> str:

@@ -35,6 +35,7 @@ class Action(enum.Enum):
     CANCEL_OPEN = "cancel an open"
     STOP_OPENS = "stop all opens"
     ALLOW_OPENS = "allow opens again"
+    TELL_FORECAST = "tell the weather"
     APPROVE = "approve what somebody else asked for"
 
 
@@ -52,6 +53,7 @@ NEEDS: dict[Action, tuple[Role, ...]] = {
     Action.CANCEL_OPEN: (Role.OPERATE,),
     Action.STOP_OPENS: (Role.OPERATE,),
     Action.ALLOW_OPENS: (Role.DISCONNECT,),
+    Action.TELL_FORECAST: (Role.OPERATE,),
     Action.APPROVE: (Role.APPROVE,),
 }
 # What makes supplies less safe is asked for by somebody whom we know.

@@ -17,6 +17,7 @@ from msgspec import Struct
 from headend.pages.counter_view import COUNTER, account_facts, find, payment_of, takings
 from headend.pages.forms import Mistake, Said, amount_minor, masked, read_form, receipt_number
 from headend.pages.front import Front, NotAllowed, Visitor, account_url
+from headend.pages.paid_rows import paid_rows
 from headend.pages.paper import redirect
 from headend.pages.statement_routes import statement_html, statement_paper
 from headend.pages.supply_words import effect_of_payment, supply_words
@@ -84,7 +85,7 @@ def counter_routes(front: Front) -> Sequence[HTTPRouteHandler]:
 class _Desk:
     def __init__(self, front: Front) -> None:
         self._front = front
-        self._ask = front.supply.ask
+        self._ask, self._pay = front.supply.ask, front.supply.pay
         self._office = front.supply.office
 
     async def search(self, request: Request[Any, Any, Any], visitor: Visitor) -> Response[Any]:
@@ -94,7 +95,7 @@ class _Desk:
         if len(found) == 1 and "lang" not in request.query_params:
             return redirect(account_url(found[0].row.account.id))
         today = self._front.clock.now().astimezone(self._front.supply.zone).date()
-        taken = await self._ask(takings, self._office, today, t)
+        taken = None if text else await self._ask(takings, self._office, today, t)
         return self._front.page(
             request, "counter.html", t, visitor, q=text, found=found, more=more, takings=taken, today=today
         )
@@ -117,8 +118,8 @@ class _Desk:
             status=422 if found else 200,
             card=facts.card,
             supply=supply_words(facts.card, facts.letters, t),
-            payments=facts.payments,
-            statements=sorted(facts.statements, reverse=True),
+            payments=paid_rows(facts.payments, facts.awards, t),
+            statements=facts.statements,
             amount=typed.amount,
             receipt=typed.receipt or self._new_receipt(),
             found=found,
@@ -149,10 +150,10 @@ class _Desk:
         card = await self._ask(self._office.card, account)
         typed = _Typed(amount=form.get("amount", ""), receipt=form.get("receipt", ""))
         paid_at = _moment(form.get("paid_at", ""))
-        known = await self._ask(payment_of, self._office, account, typed.receipt)
-        if known is not None:
-            return await self._known(request, visitor, card, typed, known)
         minor, receipt, found = _read(card, typed, t)
+        known = await self._ask(payment_of, self._office, account, receipt) if receipt else None
+        if known is not None:
+            return await self._known(request, visitor, card, typed, minor, known)
         if found:
             return await self.account(request, visitor, account, typed, found)
         if paid_at is None or not now - CHECK_FOR <= paid_at <= now + timedelta(minutes=1):
@@ -168,14 +169,14 @@ class _Desk:
             received_at=now,
         )
         try:
-            taken = await self._ask(self._office.take, payment)
+            taken = await self._pay(self._office.take, payment)
         except SwitchboardUnavailable:
             away = [Said(field="", text=t("error.away"))]
             return self._check_page(request, visitor, card, minor, typed, paid_at, away, status=503)
         except (KeyReused, BadPayment) as error:
             known = await self._ask(payment_of, self._office, account, receipt)
             if known is not None:
-                return await self._known(request, visitor, card, typed, known)
+                return await self._known(request, visitor, card, typed, minor, known)
             used = t("error.receipt_used", receipt=receipt) if isinstance(error, KeyReused) else str(error)
             return await self.account(request, visitor, account, typed, [Said(field="receipt", text=used)])
         if taken.state is PaymentState.UNMATCHED:  # closed a moment ago: the money is kept, and shown with the takings
@@ -189,19 +190,19 @@ class _Desk:
         visitor: Visitor,
         card: AccountCard,
         typed: _Typed,
+        minor: int,
         known: Payment,
     ) -> Response[Any]:
-        """The same receipt again: the same payment, or somebody's mistake."""
-        t = self._front.words(request)
-        minor, _, found = _read(card, typed, t)
-        if not found and minor == known.amount_minor:
+        """The same receipt again: the same payment, or somebody's mistake. minor: 0 where the amount is none."""
+        if minor == known.amount_minor:
             return redirect(account_url(card.account.id, "/receipt", number=known.receipt, again="1"))
+        t = self._front.words(request)
         used = Said(field="receipt", text=t("error.receipt_used", receipt=known.receipt))
         return await self.account(request, visitor, card.account.id, typed, [used])
 
     async def receipt(self, request: Request[Any, Any, Any], visitor: Visitor, account: str) -> Response[str]:
         number = request.query_params.get("number", "")
-        payment = await self._ask(payment_of, self._office, account, number)
+        payment = await self._ask(payment_of, self._office, account, number) if number.isprintable() else None
         if payment is None:
             raise NotAllowed(404)
         card, t = await self._ask(self._office.card, account), self._front.words(request)

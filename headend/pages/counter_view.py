@@ -12,12 +12,14 @@ from headend.prepayment.account_rows import AccountRow
 from headend.prepayment.model import Payment, PaymentState
 from headend.prepayment.notices import Letter
 from headend.prepayment.office import Office
+from headend.prepayment.points import Award
 
 __all__ = ["COUNTER", "AccountFacts", "Found", "Takings", "account_facts", "find", "payment_of", "takings"]
 
 COUNTER = "counter"  # the channel
 FOUND_MAX = 20
 RECENT = 5
+TAKINGS_MAX = 50  # rows of the day; all of them are in the reconciliation
 
 
 class Found(Struct, frozen=True):
@@ -26,18 +28,23 @@ class Found(Struct, frozen=True):
 
 
 class AccountFacts(Struct, frozen=True, kw_only=True):
-    """payments: the newest first."""
+    """payments, statements: the newest first. awards: of all payments."""
 
     card: AccountCard
     letters: Sequence[Letter]
     payments: Sequence[Payment]
+    awards: Sequence[Award]
     statements: Sequence[str]
 
 
 class Takings(Struct, frozen=True, kw_only=True):
-    """rows: the newest first. sums: of what is booked, by currency. not_booked: receipts that have to be told again."""
+    """rows: the newest, newest first. more: whether there are earlier ones. sums: of all that is booked, by currency.
+
+    not_booked: receipts that have to be told again.
+    """
 
     rows: tuple[Payment, ...]
+    more: bool
     sums: tuple[str, ...]
     not_booked: tuple[str, ...]
 
@@ -54,21 +61,23 @@ def account_facts(office: Office, account: str) -> AccountFacts:
         card=office.card(account),
         letters=office.letters(account),
         payments=office.payments(account)[::-1][:RECENT],
+        awards=office.awards(account),
         statements=office.statements(account),
     )
 
 
 def payment_of(office: Office, account: str, receipt: str) -> Payment | None:
-    """That was taken at the counter. Raises UnknownAccount."""
-    own = (one for one in office.payments(account) if one.channel == COUNTER and one.receipt == receipt)
-    return next(own, None)
+    """That was taken at the counter for the account. receipt: printable, or a database could not be asked for it."""
+    found = office.payment(COUNTER, receipt)
+    return found if found is not None and found.booked_for == account else None
 
 
 def takings(office: Office, day: date, t: Words) -> Takings:
     found = office.reconciliation(COUNTER, day)
     booked = PaymentState.BOOKED.value
     return Takings(
-        rows=found.payments[::-1],
+        rows=found.payments[::-1][:TAKINGS_MAX],
+        more=len(found.payments) > TAKINGS_MAX,
         sums=tuple(t.money(one.amount_minor, one.currency) for one in found.sums if one.state == booked),
         not_booked=tuple(f"{one.receipt} ({one.account})" for one in found.not_booked),
     )

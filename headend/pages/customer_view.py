@@ -6,6 +6,7 @@ from decimal import Decimal
 
 from msgspec import Struct
 
+from headend.pages.paid_rows import PaidRow, paid_rows
 from headend.pages.supply_words import SupplyWords, supply_words
 from headend.pages.words import Words, language_of
 from headend.prepayment.account_card import AccountCard
@@ -15,6 +16,7 @@ from headend.prepayment.errors import UnknownTariff
 from headend.prepayment.model import Payment
 from headend.prepayment.notices import Letter
 from headend.prepayment.office import Office
+from headend.prepayment.points import Award
 from headend.prepayment.standing import LandlordRow
 
 __all__ = ["Bar", "CustomerFacts", "CustomerView", "UseRow", "Uses", "customer_view", "gather", "uses_of"]
@@ -29,6 +31,7 @@ class CustomerFacts(Struct, frozen=True, kw_only=True):
     daily: Sequence[DayUse]
     comparison: Comparison
     payments: Sequence[Payment]
+    awards: Sequence[Award]
     letters: Sequence[Letter]
     debits: Sequence[Debit]
     statements: Sequence[str]
@@ -45,6 +48,7 @@ def gather(office: Office, account: str, language: str) -> CustomerFacts:
         daily=office.daily(account, today - timedelta(days=CHART_DAYS), today),
         comparison=office.comparison(account),
         payments=office.payments(account),
+        awards=office.awards(account),
         letters=office.letters(account),
         debits=office.debits(account),
         statements=office.statements(account),
@@ -95,7 +99,7 @@ class CustomerView(Struct, frozen=True, kw_only=True):
     uses: Uses
     bars: tuple[Bar, ...]
     verdict: str
-    payments: tuple[Payment, ...]
+    payments: tuple[PaidRow, ...]
     letters: tuple[Letter, ...]
     statements: tuple[str, ...]
     debits: tuple[Debit, ...]
@@ -109,9 +113,9 @@ def customer_view(facts: CustomerFacts, t: Words) -> CustomerView:
         uses=uses_of(facts.daily, currency, t),
         bars=_bars(facts.comparison, currency, t),
         verdict=_verdict(facts.comparison, t),
-        payments=tuple(sorted(facts.payments, key=lambda one: one.paid_at, reverse=True)[:LISTED_MAX]),
+        payments=paid_rows(facts.payments[::-1][:LISTED_MAX], facts.awards, t),
         letters=tuple(facts.letters),
-        statements=tuple(sorted(facts.statements, reverse=True)),
+        statements=tuple(facts.statements),
         debits=tuple(sorted(facts.debits, key=lambda one: one.asked_at, reverse=True)),
     )
 
@@ -120,7 +124,7 @@ def uses_of(daily: Sequence[DayUse], currency: str, t: Words) -> Uses:
     rows = tuple(
         UseRow(
             day=one.day,
-            label=_span(one, t),
+            label=t.span(one.since, one.day),
             kwh=t.kwh(one.kwh),
             cost=t.exact(one.exact_minor, currency),
             kwh_plain=_ascii(t.kwh(one.kwh)),
@@ -144,16 +148,10 @@ def uses_of(daily: Sequence[DayUse], currency: str, t: Words) -> Uses:
             count=len(daily),
             kwh=t.kwh(kwh),
             cost=f"{t.exact(cost, currency)} {t.unit(currency)}",
-            day=_span(most, t),
+            day=t.span(most.since, most.day),
             most=t.kwh(most.kwh),
         ),
     )
-
-
-def _span(one: DayUse, t: Words) -> str:
-    if one.since == one.day:
-        return t.short_day(one.day)
-    return t("use.stretch", since=t.short_day(one.since), day=t.short_day(one.day))
 
 
 def _ascii(text: str) -> str:

@@ -2,22 +2,22 @@
 
 import re
 import unicodedata
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 from urllib.parse import parse_qsl
 
 from litestar import Request
 from msgspec import Struct
 
-from headend.prepayment.money import MINOR_DIGITS
-from headend.prepayment.payments import AMOUNT_MAX
+from headend.prepayment.money import MINOR_DIGITS, exact_minor
+from headend.prepayment.payments import AMOUNT_MAX, receipt_of
 
-__all__ = ["BadForm", "Mistake", "amount_minor", "masked", "read_form", "receipt_number"]
+__all__ = ["BadForm", "Mistake", "Said", "amount_minor", "masked", "read_form", "receipt_number"]
 
 FORM_MAX = 16_384  # bytes; the largest form has six short fields
 FIELDS_MAX = 20
 RECEIPT_MAX = 64
-_AMOUNT = re.compile(r"(\d{1,12})(?:\.(\d{0,12}))?")
+_AMOUNT = re.compile(r"[0-9]{1,12}(\.[0-9]{0,12})?")
 
 
 class BadForm(Exception):
@@ -65,16 +65,12 @@ def amount_minor(text: str, currency: str) -> int:
     bare = unicodedata.normalize("NFKC", text).replace("。", ".").strip().removeprefix("¥").strip()
     if not bare:
         raise Mistake("error.amount_empty")
-    found = _AMOUNT.fullmatch(bare)
-    if found is None or not bare.isascii():
+    if not _AMOUNT.fullmatch(bare):
         raise Mistake("error.amount_form", text=text.strip()[:40])
-    digits = MINOR_DIGITS[currency]
-    if len((found[2] or "").rstrip("0")) > digits:
+    digits, exact = MINOR_DIGITS[currency], exact_minor(Decimal(bare), currency)
+    if exact % 1:
         raise Mistake("error.amount_digits", text=bare[:40], digits=digits)
-    try:
-        minor = int(Decimal(bare).scaleb(digits))
-    except InvalidOperation as error:
-        raise Mistake("error.amount_form", text=text.strip()[:40]) from error
+    minor = int(exact)
     if minor == 0:
         raise Mistake("error.amount_none")
     if minor > AMOUNT_MAX:
@@ -83,8 +79,8 @@ def amount_minor(text: str, currency: str) -> int:
 
 
 def receipt_number(text: str) -> str:
-    """Raises Mistake."""
-    bare = text.strip()
+    """As the books spell it. Raises Mistake."""
+    bare = receipt_of(text)
     if not bare:
         raise Mistake("error.receipt_empty")
     if len(bare) > RECEIPT_MAX or not bare.isprintable():

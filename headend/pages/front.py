@@ -23,7 +23,7 @@ from headend.pages.words import LANGUAGES, Words, language_of, load_words
 from headend.prepayment.errors import BadInput, SwitchboardUnavailable, UnknownAccount, UnknownPayment, UnknownTariff
 from headend.store.tokens import Role, Token, Tokens
 
-__all__ = ["Front", "NotAllowed", "SignInNeeded", "Visitor", "account_url"]
+__all__ = ["SESSION", "Front", "NotAllowed", "SignInNeeded", "Visitor", "account_url", "is_https"]
 
 Asked = Request[Any, Any, Any]
 

@@ -12,7 +12,7 @@ from litestar.datastructures import Cookie
 
 from headend.pages.words import Words
 
-__all__ = ["HEADERS", "STATIC", "asset_url", "page", "redirect", "render", "style_hash", "style_text"]
+__all__ = ["ASSETS", "HEADERS", "STATIC", "asset_url", "own_style_headers", "page", "redirect", "render"]
 
 _HERE = Path(__file__).parent
 STATIC = "/pages/static"
@@ -40,19 +40,15 @@ HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+# Of a page that carries its style inside, to be kept as a file.
+_STYLE = ASSETS["pages.css"][1].decode()
+_OWN_STYLE = f" 'sha256-{base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'"
+_OWN_STYLE_POLICY = _POLICY.format(style=_OWN_STYLE)
 
 
 def asset_url(name: str) -> str:
     """With a mark of its content, so that it may be kept for ever."""
     return f"{STATIC}/{name}?v={_MARKS[name]}"
-
-
-def style_text() -> str:
-    return ASSETS["pages.css"][1].decode()
-
-
-def style_hash() -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(style_text().encode()).digest()).decode()}'"
 
 
 _TEMPLATES = Environment(
@@ -62,7 +58,7 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.globals.update(asset_url=asset_url, style_text=style_text)
+_TEMPLATES.globals.update(asset_url=asset_url, style=_STYLE)
 
 
 def render(name: str, words: Words, **figures: object) -> str:
@@ -84,8 +80,7 @@ def page(
 
 def own_style_headers(words: Words) -> dict[str, str]:
     """Of a page that carries its style inside, to be kept as a file."""
-    policy = _POLICY.format(style=" " + style_hash())
-    return {**HEADERS, "Content-Security-Policy": policy, "Content-Language": words.tag}
+    return {**HEADERS, "Content-Security-Policy": _OWN_STYLE_POLICY, "Content-Language": words.tag}
 
 
 def redirect(place: str, *, cookies: list[Cookie] | None = None) -> Response[bytes]:

@@ -28,12 +28,6 @@ MARGIN = 18 * mm
 PAD = 6  # what the frame keeps free inside its margins
 WIDTH = A4[0] - 2 * (MARGIN + PAD)
 INK, QUIET, RULE, SHADE = HexColor(0x16202A), HexColor(0x55616D), HexColor(0xC9D1D9), HexColor(0xF1F4F7)
-_WIDTHS = {  # parts of the width, by number of columns
-    2: (0.7, 0.3),
-    3: (0.5, 0.25, 0.25),
-    4: (0.34, 0.22, 0.22, 0.22),
-}
-_ENTRY_WIDTHS = (0.16, 0.26, 0.38, 0.20)
 
 pdfmetrics.registerFont(UnicodeCIDFont(CHINESE))
 
@@ -84,10 +78,8 @@ def _table(table: Table) -> PaperTable:
     for number, row in enumerate(table.rows):
         is_sum = table.has_total and number == len(table.rows) - 1
         rows.append([_cell(text, table.is_figure(at), bold=is_sum) for at, text in enumerate(row)])
-    columns = len(table.rows[0])
-    parts = _ENTRY_WIDTHS if columns == 4 and table.figures == {3} else _WIDTHS[columns]
     paper = PaperTable(
-        rows, colWidths=[part * WIDTH for part in parts], repeatRows=1 if table.heads else 0, hAlign="LEFT"
+        rows, colWidths=[part * WIDTH for part in table.widths], repeatRows=1 if table.heads else 0, hAlign="LEFT"
     )
     style: list[Any] = [
         ("LINEBELOW", (0, 0), (-1, -1), 0.4, RULE),

@@ -1,6 +1,5 @@
 """Monthly statements to look at and to print: for programs under /v1 with a bearer token, and for the pages."""
 
-import re
 from collections.abc import Sequence
 from datetime import date
 from typing import Any
@@ -11,19 +10,16 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from headend.api.account_access import OWN, seen_by_customer
-from headend.api.parameters import refuse_unknown
+from headend.api.parameters import month_of_text, month_or_none, refuse_unknown
 from headend.api.problems import problem
 from headend.pages.front import Front
 from headend.pages.paper import HEADERS, own_style_headers, render
 from headend.pages.statement_pdf import statement_pdf
 from headend.pages.statement_view import Sheet, sheet_of
 from headend.pages.words import LANGUAGES, Words, language_of, load_words
-from headend.prepayment.errors import UnknownAccount
 from headend.prepayment.office import Office
 
 __all__ = ["statement_html", "statement_paper", "statement_routes"]
-
-_MONTH = re.compile(r"(2\d{3})-(0[1-9]|1[0-2])")
 
 
 def statement_routes(front: Front) -> Sequence[HTTPRouteHandler]:
@@ -36,14 +32,8 @@ def statement_routes(front: Front) -> Sequence[HTTPRouteHandler]:
         language = request.query_params.get("lang", "")
         if language and language not in LANGUAGES:
             raise problem(400, f"lang is {language!r}; expected one of {', '.join(LANGUAGES)}.")
-        month = _month(request)
-        if month is None:
-            told = request.query_params.get("month", "")
-            raise problem(400, f"month is {told!r}; expected YYYY-MM, such as 2026-03.")
-        try:
-            found = await supply.ask(_sheet, front, account, month, language)
-        except UnknownAccount as error:
-            raise problem(404, str(error)) from error
+        month = month_of_text(request.query_params.get("month", ""))
+        found = await supply.ask(_sheet, front, account, month, language)
         if found is None:
             raise problem(
                 404,
@@ -114,5 +104,4 @@ def _none(front: Front, request: Request[Any, Any, Any], back: str) -> Response[
 
 
 def _month(request: Request[Any, Any, Any]) -> date | None:
-    found = _MONTH.fullmatch(request.query_params.get("month", ""))
-    return None if found is None else date(int(found[1]), int(found[2]), 1)
+    return month_or_none(request.query_params.get("month", ""))

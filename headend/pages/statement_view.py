@@ -7,7 +7,6 @@ from msgspec import Struct
 
 from headend.feed.envelope import plain
 from headend.pages.words import Words
-from headend.prepayment.daily import DayUse
 from headend.prepayment.model import Cause
 from headend.prepayment.standing import CHARGES, PAID
 from headend.prepayment.statement_data import StatementData, StatementEntry
@@ -16,14 +15,19 @@ from headend.prepayment.tariff import Line
 __all__ = ["Sheet", "Table", "sheet_of"]
 
 _BANDS = frozenset(("all", "sharp", "peak", "flat", "valley"))
+_ONE_FIGURE = (0.7, 0.3)
+_TWO_FIGURES = (0.5, 0.25, 0.25)
+_THREE_FIGURES = (0.34, 0.22, 0.22, 0.22)
+_ENTRIES = (0.16, 0.26, 0.38, 0.20)
 
 
 class Table(Struct, frozen=True, kw_only=True):
-    """figures: numbers of the columns that are set right. has_total: the last row sums up."""
+    """widths: of the columns, as parts of a page's. figures: numbers of those that are set right. has_total: the last row sums up."""
 
     title: str
     heads: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...]
+    widths: tuple[float, ...]
     figures: frozenset[int] = frozenset()
     has_total: bool = False
 
@@ -90,7 +94,9 @@ def _summary(data: StatementData, t: Words) -> Table:
     if data.other_minor:
         rows.append((t("statement.other"), t.number(data.other_minor, currency)))
     rows.append((t("statement.closing"), t.money(data.closing_minor, currency)))
-    return Table(title=t("statement.summary"), rows=tuple(rows), figures=frozenset({1}), has_total=True)
+    return Table(
+        title=t("statement.summary"), rows=tuple(rows), widths=_ONE_FIGURE, figures=frozenset({1}), has_total=True
+    )
 
 
 def _prices(data: StatementData, t: Words) -> Table:
@@ -108,6 +114,7 @@ def _prices(data: StatementData, t: Words) -> Table:
             t("statement.amount", unit=unit),
         ),
         rows=tuple(rows),
+        widths=_THREE_FIGURES,
         figures=frozenset({1, 2, 3}),
         has_total=bool(rows),
     )
@@ -149,6 +156,7 @@ def _compare(data: StatementData, t: Words) -> Table:
             (f"{name} ({t.month(one.month)})", str(one.days), t.kwh(one.kwh), t.exact(one.exact_minor, data.currency))
             for name, one in ((t("statement.this_month"), data.use), (t("statement.last_month"), data.last_month))
         ),
+        widths=_THREE_FIGURES,
         figures=frozenset({1, 2, 3}),
     )
 
@@ -187,25 +195,21 @@ def _entries(title: str, entries: Sequence[StatementEntry], currency: str, t: Wo
             t("statement.amount", unit=t.unit(currency)),
         ),
         rows=tuple(rows),
+        widths=_ENTRIES,
         figures=frozenset({3}),
         has_total=bool(rows),
     )
 
 
 def _days(data: StatementData, t: Words) -> Table:
-    rows = [(_span(one, t), t.kwh(one.kwh), t.exact(one.exact_minor, data.currency)) for one in data.days]
+    rows = [(t.span(one.since, one.day), t.kwh(one.kwh), t.exact(one.exact_minor, data.currency)) for one in data.days]
     if rows:
         rows.append((t("statement.total"), t.kwh(data.use.kwh), t.exact(data.use.exact_minor, data.currency)))
     return Table(
         title=t("statement.days"),
         heads=(t("statement.day"), t("statement.kwh"), t("statement.amount", unit=t.unit(data.currency))),
         rows=tuple(rows),
+        widths=_TWO_FIGURES,
         figures=frozenset({1, 2}),
         has_total=bool(rows),
     )
-
-
-def _span(one: DayUse, t: Words) -> str:
-    if one.since == one.day:
-        return t.short_day(one.day)
-    return t("use.stretch", since=t.short_day(one.since), day=t.short_day(one.day))

@@ -71,6 +71,12 @@ class Words(Struct, frozen=True, kw_only=True):
     def short_day(self, day: date) -> str:
         return f"{day.month}月{day.day}日" if self.language == "zh" else f"{day.day} {_MONTHS[day.month - 1]}"
 
+    def span(self, since: date, day: date) -> str:
+        """From the one to the other; of one day that day."""
+        if since == day:
+            return self.short_day(day)
+        return self("use.stretch", since=self.short_day(since), day=self.short_day(day))
+
     def month(self, month: str) -> str:
         """month: 2026-03."""
         year, _, number = month.partition("-")

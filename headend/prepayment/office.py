@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
-from msgspec.structs import replace
 from sqlalchemy import Connection
 
 from headend.clock import Clock
@@ -23,17 +22,16 @@ from headend.prepayment.account_changes import Change, changes_of, note_change
 from headend.prepayment.account_rows import AccountRow, find_rows
 from headend.prepayment.autopay import Debit
 from headend.prepayment.books import entries_of
-from headend.prepayment.corrections import adjust, is_new_credit, refund
+from headend.prepayment.corrections import refund
 from headend.prepayment.daily import Comparison, DayUse, comparison, daily_use
 from headend.prepayment.database import Database
 from headend.prepayment.duties import all_duties
 from headend.prepayment.enrolment import Enrolment
-from headend.prepayment.errors import AccountClosed, BadInput, NotEligible, UnknownPayment, UnknownTariff
+from headend.prepayment.errors import AccountClosed, BadInput, NotEligible, UnknownTariff
 from headend.prepayment.fences import FencedPayment
 from headend.prepayment.health import problems_of
 from headend.prepayment.heard import LocalDays
-from headend.prepayment.mailroom import UNREACHABLE
-from headend.prepayment.model import Account, AccountState, Entry, Payment, PaymentState, Posted
+from headend.prepayment.model import Account, AccountState, Entry, Payment, Posted
 from headend.prepayment.money import shown
 from headend.prepayment.move_out import MoveOut
 from headend.prepayment.notices import Letter, letters_of
@@ -48,18 +46,18 @@ from headend.prepayment.office_input import (
 )
 from headend.prepayment.office_parts import Outside, Settings, parts_of
 from headend.prepayment.points import Award
-from headend.prepayment.reconciliation import NOT_BOOKED, Reconciliation, drop_told, reconciliation_of
+from headend.prepayment.reconciliation import Reconciliation, drop_told, reconciliation_of
 from headend.prepayment.service import Duty
 from headend.prepayment.standing import LandlordRow, Standing, landlord_view, standing
 from headend.prepayment.statement_data import StatementData, statement, statements_of
-from headend.prepayment.supply_flags import HOLD, clear_flag, flags_of, raise_flag
+from headend.prepayment.supply_flags import HOLD, NOT_BOOKED, UNREACHABLE, clear_flag, flags_of, raise_flag
 from headend.prepayment.supply_store import check_no_order, touch
 from headend.prepayment.tariff_words import explain
 from headend.prepayment.telling import tell_use
 
-__all__ = ["Office", "Outside", "Settings"]
+__all__ = ["DAILY_DAYS_MAX", "Office", "Outside", "Settings"]
 
-DAILY_DAYS_MAX = 400
+DAILY_DAYS_MAX = 400  # of one answer: a year, and the month that it is compared with
 OPENS_AHEAD = timedelta(days=92)
 
 
@@ -125,6 +123,11 @@ class Office:
             self._agreement(connection, account, now)
             note_change(connection, account, "confirmed", now, by=by, after=f"from {day}")
             return self._looked_after(connection, account, now)
+
+    def account(self, account: str) -> Account:
+        """Its own row, without what it costs to work out how it stands. Raises UnknownAccount."""
+        with self._database.reading("looking at an account") as connection:
+            return accounts.account_of(connection, account)
 
     def card(self, account: str) -> AccountCard:
         """Raises UnknownAccount."""
@@ -280,57 +283,15 @@ class Office:
 
         Raises UnknownPayment, BadPayment, BadInput; SwitchboardUnavailable as `take`.
         """
-        by, now = words("by", by), self._clock.now()
-
-        def book(connection: Connection) -> Payment:
-            found = self._payment(connection, channel, receipt)
-            if found.state is PaymentState.BOOKED and found.booked_for == account:
-                return found
-            assigned = payments.assign(connection, found, account, now, self._days.zone, by=by)
-            if self._settings.rule is not None:
-                points.award(connection, assigned, self._settings.rule, now, self._days)
-            note_change(connection, account, "payment", now, by=by, after=f"{channel} receipt {receipt} assigned")
-            touch(connection, account, now)
-            return assigned
-
-        with self._database.reading("looking at a payment") as connection:
-            found = self._payment(connection, channel, receipt)
-        if found.state is PaymentState.UNMATCHED:
-            return self._parts.till.credit(replace(found, account=account), book)
-        with self._database.writing("assigning a payment") as connection:
-            return book(connection)
+        return self._parts.till.assign(channel, receipt, account, by=words("by", by))
 
     def adjust(self, account: str, amount_minor: int, *, key: str, note: str, by: str) -> Posted:
         """More than 0 is to the customer's credit. The same key is booked once.
 
         Raises UnknownAccount, AccountClosed, KeyReused, BadInput; of a credit SwitchboardUnavailable, as `take`.
         """
-        by, note, key, now = words("by", by), words("note", note), words("key", key), self._clock.now()
-
-        def book(connection: Connection) -> Posted:
-            found = accounts.account_of(connection, account)
-            posted = adjust(
-                connection, found, amount_minor, key=key, note=f"{note} ({by})", now=now, day=self._days.today(now)
-            )
-            touch(connection, account, now)
-            return posted
-
-        with self._database.reading("looking at an account") as connection:
-            currency = accounts.account_of(connection, account).currency
-            is_credit = is_new_credit(connection, amount_minor, key=key)
-        if is_credit:
-            credit = Payment(
-                channel="adjustment",
-                receipt=key,
-                account=account,
-                amount_minor=amount_minor,
-                currency=currency,
-                paid_at=now,
-                received_at=now,
-            )
-            return self._parts.till.credit(credit, book)
-        with self._database.writing("adjusting an account") as connection:
-            return book(connection)
+        by, note, key = words("by", by), words("note", note), words("key", key)
+        return self._parts.till.adjust(account, amount_minor, key=key, note=note, by=by)
 
     def refund(self, account: str, amount_minor: int, *, key: str, note: str, by: str) -> Posted:
         """Money given back: of an open account's credit, or of what a closed one left over; each key once.
@@ -415,6 +376,11 @@ class Office:
         with self._database.reading("looking at payments") as connection:
             accounts.account_of(connection, account)
             return payments.of_account(connection, account)
+
+    def payment(self, channel: str, receipt: str) -> Payment | None:
+        """receipt: as the books spell it (`payments.receipt_of`). None where the channel told no such payment."""
+        with self._database.reading("looking at a payment") as connection:
+            return payments.find(connection, channel, receipt)
 
     def letters(self, account: str, *, limit: int = 200) -> Sequence[Letter]:
         """Messages, the newest first. Raises UnknownAccount, BadInput."""
@@ -512,13 +478,6 @@ class Office:
         if found.state is AccountState.CLOSED:
             assert found.closed_on is not None
             raise AccountClosed(account, found.closed_on.isoformat())
-        return found
-
-    @staticmethod
-    def _payment(connection: Connection, channel: str, receipt: str) -> Payment:
-        found = payments.find(connection, channel, receipt)
-        if found is None:
-            raise UnknownPayment(channel, receipt)
         return found
 
 

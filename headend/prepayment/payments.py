@@ -8,6 +8,7 @@ raised for a payment that is then not booked costs a disconnection that is looke
 could cost a customer who has paid the supply.
 """
 
+import unicodedata
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -24,11 +25,30 @@ from headend.prepayment.money import MINOR_DIGITS
 from headend.prepayment.rows import epoch_ms, from_epoch_ms
 from headend.prepayment.tables import accounts, payments
 
-__all__ = ["CHANNELS", "assign", "check", "find", "of_account", "of_day", "problem_of", "reverse", "take", "unmatched"]
+__all__ = [
+    "AMOUNT_MAX",
+    "CHANNELS",
+    "assign",
+    "check",
+    "find",
+    "of_account",
+    "of_day",
+    "problem_of",
+    "receipt_of",
+    "reverse",
+    "take",
+    "unmatched",
+]
 
 CHANNELS = ("app", "bank", "counter", "collection-point", "agent", "bank-debit")
 AHEAD_MAX = timedelta(minutes=10)  # of a channel's clock before ours
 AMOUNT_MAX = 10**12  # minor units; a slip of the keyboard is not booked
+
+
+def receipt_of(text: str) -> str:
+    """One spelling of what is the same to everybody who reads it: no spaces around, and Unicode's composed form. A channel that pads
+    its numbers one day, and not when it tells them again, has told one payment. Whoever is told a receipt spells it so."""
+    return unicodedata.normalize("NFC", text).strip()
 
 
 def check(payment: Payment, now: datetime) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 from msgspec import Struct
 from sqlalchemy import Connection, insert
@@ -34,7 +35,7 @@ from headend.store.restores_tables import feed_restores
 from headend.store.rows import epoch_ms, from_epoch_ms
 from headend.store.tables import feed_batches
 
-__all__ = ["BackupTaken", "Restored", "back_up", "replace_by", "restore"]
+__all__ = ["BackupTaken", "Restored", "back_up", "is_on_server", "replace_by", "restore"]
 
 RESTORED_TYPE = "headend.service-status.v1"
 AHEAD = timedelta(days=1)  # interval ends that may have been given out before their time, by a clock that was fast
@@ -42,6 +43,7 @@ PAGES_AT_ONCE = 1000  # 4 MB between two looks of the progress bar
 _FACTS = "backup_facts"  # a table that only backups have
 _COMPANIONS = ("-wal", "-shm", "-journal")
 
+T = TypeVar("T")
 Show = Callable[[int, int], None]  # done, of how many
 Last = Callable[[sqlite3.Connection], int]
 
@@ -62,6 +64,11 @@ class Restored(Struct, frozen=True, kw_only=True):
     last_before: int
     first_sequence: int
     replaced: Path | None
+
+
+def is_on_server(url: str) -> bool:
+    """Whether it is a server's database, which no file here can be a backup of."""
+    return prepared_file(url) is None
 
 
 def back_up(
@@ -120,29 +127,28 @@ def restore(
     name: the head-end's. beyond: a sequence that somebody is known to have. Raises StoreInUse, ConfigError, StoreUnavailable,
     SchemaMismatch.
     """
-    voids: list[Void] = []
 
-    def prepare(part: Path, taken_at: datetime, last: int) -> None:
+    def prepare(part: Path, taken_at: datetime, last: int) -> Void:
         migrate(f"sqlite:///{part}")
         void = void_after(last, now, max(beyond, _last_of(_file_of(url))))
         _make_void(part, name, void, taken_at, now)
-        voids.append(void)
+        return void
 
-    taken_at, last, replaced = replace_by(url, backup, now, prepare, needs="feed_batches", show=show)
-    return Restored(backup_at=taken_at, last_before=last, first_sequence=voids[0].last + 1, replaced=replaced)
+    taken_at, last, replaced, void = replace_by(url, backup, now, prepare, needs="feed_batches", show=show)
+    return Restored(backup_at=taken_at, last_before=last, first_sequence=void.last + 1, replaced=replaced)
 
 
 def replace_by(
     url: str,
     backup: Path,
     now: datetime,
-    prepare: Callable[[Path, datetime, int], None],
+    prepare: Callable[[Path, datetime, int], T],
     *,
     needs: str,
     show: Show = lambda done, total: None,
-) -> tuple[datetime, int, Path | None]:
+) -> tuple[datetime, int, Path | None, T]:
     """Put a backup into the place of the database at `url`, which nobody may have open; gives when the backup was taken, its last
-    sequence, and where the former file is.
+    sequence, where the former file is, and what `prepare` gave.
 
     prepare: makes of the copy what is to go on: its path, and what the backup says of itself. needs: a table that it must have.
     """
@@ -164,7 +170,7 @@ def replace_by(
                 raise ConfigError(f"{backup} is a backup of another database; expected one with a table {needs}")
             copy.execute(f"DROP TABLE {_FACTS}")
             copy.commit()
-        prepare(part, taken_at, last)
+        prepared = prepare(part, taken_at, last)
         with closing(sqlite3.connect(part)) as copy:  # and no log beside it
             copy.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             copy.execute("PRAGMA journal_mode=DELETE")
@@ -174,7 +180,7 @@ def replace_by(
         replaced = _set_aside(file, now)
         os.replace(part, file)
         _sync(file.parent)
-    return taken_at, last, replaced
+    return taken_at, last, replaced, prepared
 
 
 def _make_void(file: Path, name: str, void: Void, taken_at: datetime, now: datetime) -> None:

@@ -49,7 +49,7 @@ INSIDE_PREFIX = "inside:"
 class Token(Struct, frozen=True, kw_only=True):
     """What is known of a token; the token itself is not.
 
-    revoked_at: None while it is valid. account: of a customer, "" of everybody else.
+    revoked_at: None while it is valid. account: the one that a customer sees; "" of staff, who see them all.
     """
 
     name: str

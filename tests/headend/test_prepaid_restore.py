@@ -7,7 +7,9 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
+from typer.testing import CliRunner
 
+from headend.cli.main import app
 from headend.errors import ConfigError, StoreInUse
 from headend.prepaid_backup import back_up_accounts, restore_accounts
 from headend.prepayment.database import Database, open_database
@@ -57,7 +59,7 @@ def an_account(database: Database, account: str, fence: int) -> None:
             f"bank, is_large_household) VALUES ({number}, '{account}', 'C1', 'P1', 'CNY', 't', 'active', 20000, 0, 0, '', 0)"
         )
         for _ in range(fence):
-            next_fence(connection, account)
+            next_fence(connection)
 
 
 def fences(database: Database) -> dict[str, int]:
@@ -111,7 +113,7 @@ def test_a_restored_account_never_gives_a_fence_again(tmp_path: Path, url: str) 
     assert taken is not None
     assert taken.path.name == "prepayment-20260201T120000Z.backup"
     with database.writing("paying") as connection:
-        given = [next_fence(connection, account) for account in ("A1", "A2", "A2")]
+        given = [next_fence(connection) for account in ("A1", "A2", "A2")]
     assert given == [4, 5, 6]
     database.dispose()
 
@@ -135,7 +137,7 @@ def test_accounts_that_are_not_in_the_backup_give_no_fence_again_either(tmp_path
     database = open_database(url)
     an_account(database, "A1", fence=0)
     with database.writing("paying") as connection:
-        given = [next_fence(connection, "A1") for _ in range(3)]
+        given = [next_fence(connection) for _ in range(3)]
     database.dispose()
     restore_accounts(url, taken.path, LATER, quiet)
     database = open_database(url)
@@ -144,7 +146,7 @@ def test_accounts_that_are_not_in_the_backup_give_no_fence_again_either(tmp_path
         assert fence_of(connection, "A1") > max(
             given
         )  # the switch remembers these, and refuses an order with a lower one
-        assert next_fence(connection, "A1") > max(given)
+        assert next_fence(connection) > max(given)
     database.dispose()
 
 
@@ -167,3 +169,34 @@ def test_a_backup_names_what_it_is_of(tmp_path: Path, url: str) -> None:
 
 def test_accounts_that_were_never_made_need_no_backup(tmp_path: Path, url: str) -> None:
     assert back_up_accounts(url, tmp_path, NOW, quiet) is None
+
+
+SERVER = "postgresql+psycopg://headend@127.0.0.1:9/none"  # nobody is asked there
+
+
+@pytest.mark.parametrize("is_store", [False, True], ids=["the accounts", "the store"])
+def test_what_is_on_a_server_is_said_and_the_other_is_backed_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_store: bool
+) -> None:
+    # The configuration wants the driver to be installed; nothing of it is used.
+    (tmp_path / "drivers").mkdir()
+    (tmp_path / "drivers" / "psycopg.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path / "drivers")
+    store = new_store(tmp_path)
+    store.commit([a_read()])
+    store.close()
+    open_database(f"sqlite:///{tmp_path}/prepayment.db").dispose()
+    (tmp_path / "salt").write_text("a salt of thirty-two characters.\n")
+    stores = (SERVER, "sqlite:///prepayment.db") if is_store else (store_url(tmp_path), SERVER)
+    config = tmp_path / "headend.toml"
+    config.write_text(
+        f'[headend]\nname = "luoyang-west"\ntimezone = "Asia/Shanghai"\nstore = "{stores[0]}"\n'
+        f'[prepayment]\nenabled = true\nstore = "{stores[1]}"\nidentity_salt = "file:salt"\n'
+    )
+    done = CliRunner().invoke(app, ["backup", str(config), str(tmp_path / "x.backup"), "--json"])
+    assert done.exit_code == 0, done.output
+    assert f"the {'store is' if is_store else 'accounts are'} not in this backup" in " ".join(done.stderr.split())
+    told = json.loads(done.stdout)
+    taken = told["accounts"] if is_store else told
+    assert Path(taken["path"]).is_file()
+    assert ("path" in told, "accounts" in told) == (not is_store, is_store)

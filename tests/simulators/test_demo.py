@@ -15,11 +15,11 @@ from headend.keys import make_key_files
 from headend.ledger.signing import make_keys
 from headend.prepayment.notice_plan import load_plan
 from simulators.demo_home import ADDRESS, CONTRACT, METER, Home, Pace, config_of, write_rules
-from simulators.demo_parts import SITE, DemoFailed, Part, config_text
+from simulators.demo_parts import DemoFailed, Part, config_text
 from simulators.demo_story import Narrator, Story
 from simulators.demo_street import Street
 
-HOME = Home(url="tcp://127.0.0.1:9001", zone=SITE, pace=Pace(), bank="http://127.0.0.1:9300/debits")
+HOME = Home(url="tcp://127.0.0.1:9001", pace=Pace())
 STREET = [
     Part(
         kind="serial",

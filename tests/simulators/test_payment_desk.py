@@ -180,10 +180,17 @@ def test_a_reconciliation_file_is_of_a_channel_and_its_local_day(tmp_path: Path)
 
 
 def test_amounts_are_read_as_people_write_them() -> None:
-    assert [minor_of(text) for text in ("50", "49.9", "49.90", "0.01")] == [5000, 4990, 4990, 1]
+    assert [minor_of(text, "CNY") for text in ("50", "49.9", "49.90", "0.01")] == [5000, 4990, 4990, 1]
     for text in ("", "-5", "7.", "1.234", "1,50", "5 yuan", ".5"):
-        with pytest.raises(ValueError, match="expected an amount such as 50"):
-            minor_of(text)
+        with pytest.raises(ValueError, match=r"expected an amount such as 50 or 49\.90 of CNY"):
+            minor_of(text, "CNY")
+
+
+def test_each_currency_has_its_own_digits() -> None:
+    assert (minor_of("50", "JPY"), minor_of("1.5", "KWD"), minor_of("1.5", "USD")) == (50, 1500, 150)
+    for text, currency, example in (("50.0", "JPY", "50 of JPY"), ("1.2345", "KWD", r"4\.990 of KWD")):
+        with pytest.raises(ValueError, match=example):
+            minor_of(text, currency)
 
 
 async def test_the_command_tells_a_payment_and_its_exit_code_says_whether_it_was_taken(tmp_path: Path) -> None:

@@ -25,19 +25,29 @@ from headend.prepayment.heard import LocalDays
 from headend.prepayment.notice_texts import load_texts
 from headend.prepayment.notices import Channel
 from headend.prepayment.office import Office, Outside, Settings
+from headend.prepayment.points_file import PointsRule, Tier
 from headend.store.tokens import Tokens
 from headend.store.writer import Writer, inline
 from tests.headend.prepayment.fleet import ListFeed, interval
 from tests.headend.prepayment.supply_world import PLAN, START, Mail, Switch, Town
 from tests.headend.prepayment.tariffs import FLAT, STEPPED_YEAR
 from tests.headend.prepayment.test_autopay import BankBook
-from tests.headend.support import new_store
+from tests.headend.support import new_store, with_account_tables
 
-__all__ = ["METERS", "TODAY", "AccountSite", "enrolled", "site_of"]
+__all__ = ["METERS", "SPRING", "TODAY", "AccountSite", "enrolled", "site_of"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# A hundred yuan or more earn twenty points and fifty fen.
+SPRING = PointsRule(
+    name="spring",
+    currency="CNY",
+    applies_from=date(2026, 1, 1),
+    last_day=None,
+    channels=("app", "counter"),
+    tiers=(Tier(from_minor=10000, points=20, bonus_minor=50),),
+)
 METERS = tuple(f"M{number}" for number in range(1, 10))
 TODAY = date(2026, 3, 2)
 
@@ -79,6 +89,9 @@ class _Supply:
     async def ask(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.threads, partial(work, *args, **kwargs))
 
+    async def pay(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.ask(work, *args, **kwargs)
+
 
 def enrolled(account: str = "A1", meter: str = "M1", **more: Any) -> dict[str, Any]:
     """An enrolment that is all right, as JSON."""
@@ -101,12 +114,12 @@ def enrolled(account: str = "A1", meter: str = "M1", **more: Any) -> dict[str, A
 class AccountSite:
     """app: the HTTP interface. pass_time: the world goes on, and every duty has its turn."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, rule: PointsRule | None = None) -> None:
         self.town = Town(1)
         self.clock = _Clock(self.town)
         self.store = new_store(folder)
         self.tokens = Tokens(self.store, self.clock)
-        self.database: Database = open_database(f"sqlite:///{folder}/prepayment.db")
+        self.database: Database = open_database(with_account_tables(f"sqlite:///{folder}/prepayment.db"))
         self.feed = ListFeed()
         self.switch = Switch(self.town, lambda account: self.supply.office.standing(account).available_minor)
         self.mail = Mail(self.town)
@@ -117,6 +130,7 @@ class AccountSite:
                 texts=load_texts(PLAN.zone),
                 tariffs={"flat": (FLAT,), "year": (STEPPED_YEAR,)},
                 salt=b"s" * 16,
+                rule=rule,
             ),
             Outside(
                 feed=self.feed,
@@ -199,9 +213,11 @@ class AccountSite:
 
 
 @asynccontextmanager
-async def site_of(folder: Path, *, listens: bool = False) -> AsyncIterator[tuple[AccountSite, httpx.AsyncClient]]:
-    """listens: on a port, for what is another process or thread."""
-    site = AccountSite(folder)
+async def site_of(
+    folder: Path, *, listens: bool = False, rule: PointsRule | None = None
+) -> AsyncIterator[tuple[AccountSite, httpx.AsyncClient]]:
+    """listens: on a port, for what is another process or thread. rule: what top-ups earn."""
+    site = AccountSite(folder, rule=rule)
     try:
         if listens:
             async with (

@@ -12,8 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from headend.api.problems import EXCEPTION_HANDLERS
+from headend.errors import HeadendError
 from headend.prepayment.books import check_books
-from tests.headend.api.account_site import TODAY, AccountSite, site_of
+from headend.prepayment.errors import SwitchedOff
+from tests.headend.api.account_site import SPRING, TODAY, AccountSite, site_of
 from tests.headend.api.test_accounts_api import DAY, assert_problem
 
 
@@ -357,3 +360,27 @@ async def test_what_people_write_is_no_formula_in_the_file_either(tmp_path: Path
         assert cells
         assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\uff1d"))]
         assert "bounced" in cells
+
+
+async def test_what_a_top_up_earned_stands_with_the_accounts_payments(tmp_path: Path) -> None:
+    async with site_of(tmp_path, rule=SPRING) as (site, client):
+        await site.enrol(client)
+        cashier, admin, own = site.token("cashier"), site.token("admin"), site.token("customer", account="A1")
+        for receipt, amount in (("R1", 10000), ("R2", 10000), ("R3", 500)):
+            told = site.payment(receipt, amount_minor=amount)
+            taken = await client.post("/v1/payments", json=told, headers=cashier)
+            assert "earned" not in taken.json()["payment"]
+        earned = {"points": 20, "bonus_minor": 50, "rule": "spring", "is_taken_back": False}
+        for headers in (cashier, own):
+            found = (await client.get("/v1/accounts/A1/payments", headers=headers)).json()["payments"]
+            assert [one.get("earned") for one in found] == [earned, None, None]
+            assert ["earned" in one for one in found] == [True, False, False]
+        await client.post("/v1/payments/app/R1/reversal", json={"reason": "it bounced"}, headers=admin)
+        found = (await client.get("/v1/accounts/A1/payments", headers=own)).json()["payments"]
+        assert [one.get("earned") for one in found] == [earned | {"is_taken_back": True}, None, None]
+
+
+def test_a_kind_of_a_known_error_is_answered_as_that_one() -> None:
+    answer = EXCEPTION_HANDLERS[HeadendError](None, SwitchedOff("nothing is switched here"))
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    assert b"switchboard-unavailable" in answer.content

@@ -38,6 +38,8 @@ async def test_a_tariff_file_is_checked_and_kept_nowhere(tmp_path: Path) -> None
             assert broken.status_code == 200, broken.text
             assert broken.json()["problems"], body
             assert str(Path(__file__).anchor) + "tmp" not in broken.text
+        french = await client.post("/v1/tariffs/check?language=fr", content=GOOD.encode(), headers=admin)
+        assert_problem(french, 422, "bad-input", "fr")
         large = await client.post("/v1/tariffs/check", content=b"#" * 200_001, headers=admin)
         assert_problem(large, 413, "too-large", "200000")
         assert (await client.get("/v1/tariffs", headers=admin)).json() == {"tariffs": ["flat", "year"]}

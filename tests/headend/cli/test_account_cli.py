@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from headend.cli.account import _minor
 from headend.cli.main import app
 from headend.prepayment.tariff_file import TARIFFS
-from tests.headend.api.account_site import TODAY, AccountSite, site_of
+from tests.headend.api.account_site import SPRING, TODAY, AccountSite, site_of
 from tests.headend.prepayment.fleet import interval
 
 DAY = timedelta(days=1)
@@ -189,6 +189,20 @@ async def test_a_payment_that_is_typed_again_without_its_time_is_the_same_one(tm
             late = await cashier(*pay, "--paid-at", (at + timedelta(minutes=1)).isoformat(), expect=2)
             assert "used before with other content" in late.output
         assert (await cashier.json("show", "A1"))["standing"]["available_minor"] == 500
+
+
+async def test_what_a_top_up_earned_is_listed_with_it(tmp_path: Path) -> None:
+    async with site_of(tmp_path, listens=True, rule=SPRING) as (site, client):
+        cashier, admin = Terminal(site, str(client.base_url), "cashier"), Terminal(site, str(client.base_url), "admin")
+        await site.enrol(client)
+        await cashier("pay", "A1", "--receipt", "R0", "--amount", "5", "--paid-at", site.town.now.isoformat())
+        assert "earned" not in (await cashier("payments", "A1")).stdout
+        await cashier("pay", "A1", "--receipt", "R1", "--amount", "100", "--paid-at", site.town.now.isoformat())
+        listed = (await cashier("payments", "A1")).stdout
+        assert "earned" in listed
+        assert listed.count("20 points, 0.50 CNY bonus") == 1
+        await admin("reverse", "counter", "R1", "--reason", "it bounced")
+        assert "taken back: 20 points, 0.50 CNY bonus" in (await cashier("payments", "A1")).stdout
 
 
 def test_a_tariff_file_is_checked_without_a_head_end(tmp_path: Path) -> None:

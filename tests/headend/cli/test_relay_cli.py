@@ -46,6 +46,19 @@ async def test_a_refused_order_says_the_same_when_it_is_looked_up_later(tmp_path
         assert "notice (cn-residential@" in shown
 
 
+async def test_a_head_end_that_was_not_allowed_to_switch_says_so_and_what_would_allow_it(tmp_path: Path) -> None:
+    async with site_of(tmp_path, enabled=False) as (site, _):
+        order = site.order("open")
+        proof = tmp_path / "proof.json"
+        proof.write_text(json.dumps({"proof": order["proof"], "notices": order["notices"]}))
+        words = ("relay", "open", "M000001", "--reason", "arrears", "--proof", str(proof))
+        done = await cli(site, *words, who=site.token("disconnect", person="Ann"))
+        assert done.exit_code == 2
+        said = " ".join(done.output.split())
+        assert "this head-end switches nothing: it has not been allowed to" in said
+        assert "enabled = true under [control]" in said
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -2,11 +2,14 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from urllib.parse import quote
 
 import httpx
 import pytest
 
+from headend.pages.counter_view import TAKINGS_MAX
 from headend.prepayment.errors import SwitchboardUnavailable
+from headend.prepayment.model import Payment, PaymentState
 from tests.headend.pages.paper_browser import Page, read, sign_in
 from tests.headend.pages.village import Site, Village, site_fixture, village_fixture
 
@@ -36,6 +39,13 @@ def fields(page: Page) -> dict[str, str]:
 
 def credit(village: Village, account: str = "A1005") -> int:
     return village.office.standing(account).available_minor
+
+
+def booked(village: Village) -> list[Payment]:
+    """Of today, at the counter."""
+    today = village.town.now.astimezone(village.zone).date()
+    found = village.office.reconciliation("counter", today).payments
+    return [one for one in found if one.state is PaymentState.BOOKED]
 
 
 @pytest.mark.parametrize(
@@ -104,6 +114,7 @@ def test_a_receipt_number_takes_one_payment_only(till: httpx.Client, village: Vi
     till.post(f"{ACCOUNT}/payments", data=form)
     before = credit(village)
     assert "was used for another payment" in check(till, "6", receipt="BOOK 17", status=422).text
+    assert "no such account" in read(till.get("/counter/accounts/A1001/receipt?number=BOOK+17"), 404).text
     other = till.post(f"{ACCOUNT}/payments", data={**form, "amount": "6"})
     assert "was used for another payment" in read(other, 422).text
     elsewhere = fields(check(till, "5", account="/counter/accounts/A1001", receipt="BOOK 17"))
@@ -182,10 +193,53 @@ def test_todays_takings_are_the_channels_and_their_sum_is_right(till: httpx.Clie
     till.post(f"{ACCOUNT}/payments", data=fields(check(till, "1.11")))
     today = village.town.now.astimezone(village.zone).date()
     found = village.office.reconciliation("counter", today)
-    total = sum(one.amount_minor for one in found.payments)
+    total = sum(one.amount_minor for one in booked(village))
     page = read(till.get("/counter"))
     assert f"Total booked {total / 100:.2f} yuan" in page.text
     assert len([own for own in page.all("a") if "/receipt?" in own["href"]]) == len(found.payments)
+
+
+def test_a_receipt_typed_in_other_letters_of_the_same_look_is_one_payment_for_everybody(
+    till: httpx.Client, site: Site, village: Village
+) -> None:
+    before, typed, kept = credit(village), "Cafe\u0301 9", "Caf\u00e9 9"
+    assert till.post(f"{ACCOUNT}/payments", data=fields(check(till, "9", receipt=typed))).status_code == 303
+    assert village.office.payments("A1005")[-1].receipt == kept
+    assert "was used for another payment" in check(till, "9", receipt=kept, status=422).text
+    headers = {"Authorization": f"Bearer {site.office}"}
+    paid = village.office.payments("A1005")[-1]
+    told = {"channel": "counter", "receipt": typed, "account": "A1005", "amount_minor": 900, "currency": "CNY"}
+    again = till.post("/v1/payments", json=told | {"paid_at": paid.paid_at.isoformat()}, headers=headers)
+    assert (again.status_code, credit(village)) == (200, before + 900)
+    path = f"/v1/payments/counter/{quote(typed)}/reversal"
+    back = till.post(path, json={"reason": "a mistake"}, headers=headers)
+    assert (back.status_code, credit(village)) == (200, before), back.text
+
+
+def test_the_counter_shows_the_newest_of_a_long_day_and_the_sum_of_all(till: httpx.Client, village: Village) -> None:
+    today = village.town.now.astimezone(village.zone).date()
+    start = len(village.office.reconciliation("counter", today).payments)
+    for number in range(TAKINGS_MAX + 2 - start):
+        now = village.town.now + timedelta(milliseconds=number)
+        village.office.take(
+            Payment(
+                channel="counter",
+                receipt=f"LONG {number}",
+                account="A1004",
+                amount_minor=1,
+                currency="CNY",
+                paid_at=now,
+                received_at=now,
+            )
+        )
+    total = sum(one.amount_minor for one in booked(village))
+    page = read(till.get("/counter"))
+    assert f"The newest {TAKINGS_MAX} are shown" in page.text
+    assert f"Total booked {total / 100:.2f} yuan" in page.text
+    receipts = [own["href"] for own in page.all("a") if "/receipt?" in own["href"]]
+    assert len(receipts) == TAKINGS_MAX
+    assert f"LONG%20{TAKINGS_MAX + 1 - start}" in receipts[0]
+    assert "Taken today" not in read(till.get("/counter", params={"q": "洛阳"})).text
 
 
 def test_a_payment_that_does_not_cover_what_is_owed_says_so_and_one_that_does_brings_the_supply_back(
@@ -223,6 +277,7 @@ def test_what_does_not_exist_is_a_page_that_says_so(till: httpx.Client) -> None:
     for path in (
         "/counter/accounts/nobody",
         "/counter/accounts/A1005/receipt?number=none",
+        "/counter/accounts/A1005/receipt?number=%00",
         "/counter/accounts/nobody/check?amount=5",
         "/counter/accounts/A%00",
     ):

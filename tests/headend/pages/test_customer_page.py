@@ -75,6 +75,8 @@ def test_payments_notices_and_debits_are_told_as_they_were(site: Site, client: h
     assert "Collection point · Receipt C2603081001" in page.text
     for letter in village.office.letters("A1001"):
         assert " ".join(letter.text.split()) in page.text
+    earned = [own for own in village.office.awards("A1001") if own.points == 20]
+    assert page.text.count("20 points") == len(earned) == 2
     debits = my(site, client, "A1004")
     assert "refused by the bank: 余额不足" in debits.text
 
@@ -180,4 +182,7 @@ class _Broken:
         self.office, self.zone, self.clock = village.office, village.zone, village.clock
 
     async def ask(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        raise RuntimeError("secret inner state")
+
+    async def pay(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         raise RuntimeError("secret inner state")

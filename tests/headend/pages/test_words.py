@@ -9,6 +9,7 @@ import pytest
 
 from headend.pages import words as words_module
 from headend.pages.words import LANGUAGES, fields_of, language_of, load_words
+from headend.prepayment import supply_flags
 from headend.prepayment.autopay import Debit
 from headend.prepayment.engine import NoticeState
 from headend.prepayment.model import Cause, PaymentState
@@ -16,6 +17,8 @@ from headend.prepayment.payments import CHANNELS
 from tests.headend.prepayment.fleet import SHANGHAI
 
 _PAGES = Path(words_module.__file__).parent
+_NAMED = [getattr(supply_flags, name) for name in supply_flags.__all__ if name.isupper()]
+_FLAGS = {kind for kind in _NAMED if isinstance(kind, str)} | {"revised-after-closing"}
 
 
 def test_both_languages_have_the_same_texts_and_these_the_same_figures() -> None:
@@ -41,6 +44,7 @@ def test_every_word_of_the_books_has_its_text() -> None:
     wanted += [f"cause.{one.value}" for one in Cause]
     wanted += [f"letters.{one.value}" for one in NoticeState]
     wanted += [f"counter.{one.value}" for one in PaymentState]
+    wanted += [f"flag.{one}" for one in _FLAGS]
     wanted += [f"debits.{one}" for one in re.findall(r'"(\w+)"', Debit.__doc__ or "")]
     assert [name for name in wanted if name not in texts] == []
 

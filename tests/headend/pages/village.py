@@ -28,6 +28,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import event
 
 from headend.api import ApiDeps, create_app, serve
+from headend.api.payment_routes import payment_routes
 from headend.api.prepaid import Prepaid
 from headend.clock import Clock
 from headend.database.engine import connect
@@ -41,6 +42,7 @@ from headend.prepayment.notice_plan import load_plan
 from headend.prepayment.notice_texts import load_texts
 from headend.prepayment.notices import Channel
 from headend.prepayment.office import Office, Outside, Settings
+from headend.prepayment.points_file import PointsRule, Tier
 from headend.prepayment.ports import Debited, DebitOutcome
 from headend.prepayment.tables import metadata
 from headend.store import Tokens, Writer
@@ -66,6 +68,15 @@ WAITING, STRETCH = (
     date(2026, 3, 12),
 )  # a day that nobody read; one that was read with the day after it
 _TARIFFS = {"flat": (FLAT,), "month": (STEPPED_MONTH,), "tou": (TOU,)}
+# Points only: no balance depends on them.
+_POINTS = PointsRule(
+    name="spring",
+    currency="CNY",
+    applies_from=BEGAN,
+    last_day=None,
+    channels=("app", "bank"),
+    tiers=(Tier(from_minor=10000, points=20),),
+)
 _FOLK = (
     # account, name, language, tariff, kWh a day, landlord
     ("A1001", "王小明", "zh", "tou", 9.0, ""),
@@ -150,7 +161,7 @@ class Village:
         plan = load_plan("cn-residential")
         self.office = Office(
             Database(self.engine),
-            Settings(plan=plan, texts=load_texts(plan.zone), tariffs=_TARIFFS, salt=b"village"),
+            Settings(plan=plan, texts=load_texts(plan.zone), tariffs=_TARIFFS, salt=b"village", rule=_POINTS),
             Outside(
                 feed=self.feed,
                 switch=self.switch,
@@ -181,6 +192,9 @@ class Village:
     async def ask(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._desks, partial(work, *args, **kwargs))
 
+    async def pay(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.ask(work, *args, **kwargs)
+
     def turn(self, rounds: int = 4) -> None:
         """Of the duties."""
         for _ in range(rounds):
@@ -188,7 +202,7 @@ class Village:
             for duty in self._duties:
                 duty.tick(self.town.now)
 
-    def pay(self, account: str, channel: str, amount_minor: int) -> Payment:
+    def pays(self, account: str, channel: str, amount_minor: int) -> Payment:
         now = self.town.now
         return self.office.take(
             Payment(
@@ -209,7 +223,7 @@ class Village:
             self._enrol(account)
             for on, channel, amount in _PAID[account]:
                 if on == BEGAN:
-                    self.pay(account, channel, amount)
+                    self.pays(account, channel, amount)
         self.turn(2)
         day = BEGAN
         while day <= TODAY:
@@ -221,11 +235,11 @@ class Village:
             for account, paid in _PAID.items():
                 for on, channel, amount in paid:
                     if on == day > BEGAN:
-                        self.pay(account, channel, amount)
+                        self.pays(account, channel, amount)
             if day > BEGAN:
                 self._reads(day - DAY)
             if day == date(2026, 3, 8):
-                taken = self.pay("A1001", "collection-point", 5000)
+                taken = self.pays("A1001", "collection-point", 5000)
                 self.office.reverse(taken.channel, taken.receipt, reason="重复交费", by="clerk")
             # Notices begin in March: before it there is nothing for the desk to find.
             for hour in (9, 11, 14) if day >= date(2026, 2, 24) else (9,) if day.day <= 2 else ():
@@ -312,7 +326,7 @@ class Served(Prepaid, Protocol):
 
 
 class Site:
-    """The village behind the HTTP interface, on a free port of loopback. cashier, reader, customers: tokens in plain text."""
+    """The village behind the HTTP interface, on a free port of loopback. cashier, office, reader, customers: tokens in plain text."""
 
     def __init__(self, folder: Path, village: Served) -> None:
         self.village = village
@@ -331,9 +345,10 @@ class Site:
             registry=CollectorRegistry(),
             clock=clock,
         )
-        self.app = create_app(deps, routes=tuple(page_routes(village, self.tokens, clock)))
+        self.app = create_app(deps, routes=(*page_routes(village, self.tokens, clock), *payment_routes(village)))
         self.url = ""
         self.cashier = self.tokens.create_token("till-1", ["cashier"])
+        self.office = self.tokens.create_token("office", ["admin"])
         self.reader = self.tokens.create_token("billing", ["read"])
         self.customers = {
             one[0]: self.tokens.create_token(f"customer {one[0]}", ["customer"], account=one[0]) for one in _FOLK
