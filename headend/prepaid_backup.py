@@ -63,10 +63,6 @@ def _lift_fences(part: Path, now: datetime) -> None:
     lowest = (now - EPOCH) // timedelta(minutes=1) * STEP
     with closing(sqlite3.connect(part)) as connection, connection:
         connection.execute("UPDATE fences SET number = max(number + ?, ?)", (STEP, lowest))
-        connection.execute(
-            "INSERT INTO fences (account, number) SELECT id, ? FROM accounts WHERE id NOT IN (SELECT account FROM fences)",
-            (lowest,),
-        )
         # That all accounts count on from, also those that are not in the backup.
         connection.execute(
             "INSERT OR REPLACE INTO fences (account, number) SELECT ?, max(?, coalesce(max(number), 0)) FROM fences",

@@ -29,6 +29,7 @@ from headend.database.engine import writing
 from headend.pages.routes import page_routes
 from headend.prepaid_metrics import PrepaidCollector
 from headend.prepaid_settings import PERSON, bank_of, channels_of, settings_of
+from headend.prepayment.calling import Asked, CallOverLoop, NoAnswer
 from headend.prepayment.database import open_database
 from headend.prepayment.errors import SwitchboardUnavailable
 from headend.prepayment.feed_http import HttpFeed
@@ -38,7 +39,7 @@ from headend.prepayment.mailroom import MAIL_THREADS
 from headend.prepayment.office import Office, Outside
 from headend.prepayment.outbox_http import HttpOutbox
 from headend.prepayment.service import Duty, PrepaymentService
-from headend.prepayment.switchboard_http import Asked, CallOverLoop, HttpSwitchboard
+from headend.prepayment.switchboard_http import HttpSwitchboard
 from headend.store.governor_protections import set_person
 from headend.store.store import Store
 from headend.store.tokens import INSIDE_PREFIX, Role, Tokens
@@ -85,7 +86,7 @@ class InsideCaller:
     def __call__(self, method: str, path: str, *, query: dict[str, str] | None = None, body: object = None) -> Asked:
         call = self._call
         if call is None:
-            raise SwitchboardUnavailable(f"{method} {path}: the head-end is starting or stopping")
+            raise NoAnswer(f"{method} {path}: the head-end is starting or stopping")
         return call(method, path, query=query, body=body)
 
 
@@ -193,7 +194,7 @@ class PrepaidSupply:
 
     def _look(self, now: datetime) -> int:
         with self._database.reading("counting accounts") as connection:
-            self._figures = figures_of(connection, now, self._days)
+            self._figures = figures_of(connection, now, self._days, self._figures)
         self._told = tuple(self.office.problems())
         return 0
 

@@ -4,17 +4,42 @@ import gc
 import os
 
 import pytest
+import structlog
 
 # What the tests start hundreds of times is compiled once, whatever the shell around them has set.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Tests that wait for other processes and for clocks, most of their time.
+WAITING = (
+    "tests/system/",
+    "tests/interop/",
+    "tests/headend/scanning/test_cli.py",
+    "tests/headend/drivers/test_listener_dead_network.py",
+)
+
+
+def pytest_configure() -> None:
+    """Logs as a terminal gets them; but errors without the variables of every frame, which took longer than what was tested."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.dev.set_exc_info,
+            structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+        ]
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What waits comes first: one worker has it while the others compute. (Each begins with a third, and takes from others later.)"""
+    items.sort(key=lambda item: not item.nodeid.startswith(WAITING))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--kills",
         type=int,
-        default=20,
-        help="kills of the running head-end, with destinations 50 at least (full run: 1000)",
+        default=50,
+        help="kills of the running head-end (full run: 1000)",
     )
     parser.addoption("--mutations", type=int, default=200_000, help="mutated frames fed to the codec")
     parser.addoption(
@@ -29,7 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--dead-seeds", type=int, default=8, help="streets with dead meters (full run: 50)")
     parser.addoption("--power-cuts", type=int, default=50, help="power cuts of the store (full run: 1000)")
     parser.addoption(
-        "--disk-fills", type=int, default=10, help="how often the disk is full under the head-end (full run: 50)"
+        "--disk-fills", type=int, default=6, help="how often the disk is full under the head-end (full run: 50)"
     )
     parser.addoption(
         "--commands", type=int, default=20_000, help="schedules of opens, and races with payments (full run: 1000000)"
@@ -43,7 +68,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=12,
         help="households of the year of prepaid supply; 12 live for some weeks only, and die in fewer places (full run: 1000)",
     )
-    parser.addoption("--prepaid-lives", type=int, default=50, help="lives of prepaid accounts (full run: 2000)")
+    parser.addoption("--prepaid-lives", type=int, default=25, help="lives of prepaid accounts (full run: 2000)")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

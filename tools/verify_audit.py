@@ -39,7 +39,7 @@ MEMBERS: dict[str, tuple[type, type]] = {
 MEMBERS |= {"previous": MAYBE, "signed_by": MAYBE, "signature": MAYBE}
 RECORD = re.compile(rb'\{"hash":"([0-9a-f]{64})","record":(\{.*\})\}', re.DOTALL)
 PROVEN = re.compile(rb'(\{"previous":"[0-9a-f]{64}",[^{}]*),"record":(\{.*\})\}', re.DOTALL)
-WRONG = (ValueError, LookupError, TypeError, AttributeError, RecursionError)  # what damaged JSON leads to
+WRONG = (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError)  # by damaged JSON
 Json = dict[str, Any]
 # What a log consists of: record (number of its row, hash, body, columns), checkpoint (number of its row, itself), or a complaint.
 Entry = tuple[str, int | None, Any, Any, Any]
@@ -172,12 +172,13 @@ def verify_log(entries: Iterable[Entry], keys: Sequence[bytes], seen: Sequence[J
                 own, kind, meter, count, data = look_into(body)
                 follows = own == number + 1
                 if kind == "chain-broken":
-                    breaks[own] = {"problem": data["problem"], "after": data["found"]["number"]}
-                    follows = own > number and data["found"] == {"number": number, "hash": before}
+                    breaks[own] = {"problem": data["problem"], "after": int(data["found"]["number"])}
+                    follows |= own > number and data["found"] == {"number": number, "hash": before}
                 elif kind == "break-acknowledged":
-                    acknowledged.update(data["breaks"])
+                    acknowledged.update(one for one in data["breaks"] if breaks[one])
             except WRONG:
                 own, meter, count = row or number + 1, None, None
+                breaks |= {own: {"problem": "it cannot be read", "after": own}} if follows else {}
             if not follows or row not in (None, own):
                 problems.append(f"record {own} does not follow record {number}: some are missing, put in or moved")
             if first != chained(before, body):
@@ -287,9 +288,7 @@ def main() -> int:
     except (OSError, ValueError, sqlite3.Error) as error:
         sys.stderr.write(f"error: {asked.file}: {error}\n")
         return 2
-    notes += (
-        [] if keys else ["signatures were not checked: give --key, or whoever can write the log can write checkpoints"]
-    )
+    notes += [] if keys else ["signatures were not checked: give --key, or who writes the log can write checkpoints"]
     notes += [] if seen else ["no --witness: records cut off the end, or an older state of the whole, cannot be told"]
     verdict = f"{len(problems)} problems" if problems else "proven"
     sys.stdout.write("\n".join([*problems, *(f"note: {note}" for note in notes), verdict]) + "\n")

@@ -55,7 +55,7 @@ def trouble_after(
     """What is wrong with a record, `before` being the one before it as it is kept. columns: as the store finds it by."""
     if body.number != number:
         yield f"record {number} says that it is {body.number}"
-    if number != before.number + 1 and not _names_the_gap(body, before):
+    if number != before.number + 1 and not (number > before.number and _names_the_gap(body, before)):
         if number <= before.number:
             yield f"record {number} stands behind record {before.number}"
         else:

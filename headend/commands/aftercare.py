@@ -19,7 +19,7 @@ from headend.commands.carry import Carrier, Lines
 from headend.commands.events import reminder_event
 from headend.commands.journal import Journal, Page
 from headend.commands.model import SWITCHES, Command, State
-from headend.commands.verification import CURRENT_A_MIN, verdict
+from headend.commands.verification import flows, verdict
 from headend.drivers.errors import DriverError
 from headend.drivers.relay import Witness
 from headend.errors import StoreUnavailable
@@ -139,11 +139,10 @@ class Aftercare:
         return is_newer or self._clock.now() - command.changed_at > DOUBT_MAX
 
     async def _see_power(self, command: Command, witness: Witness) -> None:
-        flows = witness.current_a is not None and witness.current_a >= CURRENT_A_MIN
         if witness.contact == "open":
             # Somebody, or the meter itself, took the permission back: nothing to wait for any more.
             await self._end_waiting(command, "permission-gone", {"because": "the contact is open again"}, "open")
-        elif witness.contact == "closed" or flows:
+        elif witness.contact == "closed" or flows(witness):
             took_s = (witness.at - _permitted_at(command)).total_seconds()
             self.power_s = [*self.power_s[-999:], took_s]
             await self._end_waiting(command, "power-seen", {"time_to_power_s": f"{took_s:.0f}"}, "closed")

@@ -5,14 +5,14 @@ from decimal import Decimal
 
 from msgspec import Struct
 
+from headend.commands.verification import flows
 from headend.drivers.relay import Witness
 from headend.store.commands import Supply
 
-__all__ = ["ALARMS", "Sight", "alarms_of"]
+__all__ = ["ALARMS", "Sight", "alarms_of", "changes"]
 
 PAID_GRACE = timedelta(minutes=15)  # a reconnection under way is no contradiction yet
-CURRENT_A_MIN = Decimal("0.04")  # as in `verification`
-POWER_W_MIN = Decimal(10)  # what that current carries at 230 V
+POWER_W_MIN = Decimal(10)  # what the least current that is no noise carries at 230 V
 ENERGY_KWH_MIN = Decimal(
     "0.05"
 )  # meters round their registers to 0.01 kWh; what a cut supply counts is the meter itself at most
@@ -47,15 +47,15 @@ def alarms_of(supply: Supply, sight: Sight) -> dict[str, str]:
     found: dict[str, str] = {}
     witness = sight.witness
     contact = "unknown" if witness is None else witness.contact
-    flows = witness is not None and witness.current_a is not None and abs(witness.current_a) >= CURRENT_A_MIN
+    is_flowing = witness is not None and flows(witness)
     paid_at = supply.paid_at if sight.is_owed or _is_paid(supply) else None
-    if contact in ("open", "permitted") and not flows and paid_at is not None and sight.at - paid_at > PAID_GRACE:
+    if contact in ("open", "permitted") and not is_flowing and paid_at is not None and sight.at - paid_at > PAID_GRACE:
         running = ", and a close is under way" if sight.is_reconnecting else ""
         found[PAID_BUT_DARK] = f"paid {paid_at:%Y-%m-%d %H:%M}Z, and the contact is open{running}"
     if supply.contact == "open" and not sight.is_in_doubt:
         cut = f"{'opened' if sight.is_our_open else 'seen open'} by command {supply.by}"
         used, power_w = sight.energy_kwh_since_cut, sight.power_w
-        if flows and contact != "closed":
+        if is_flowing and contact != "closed":
             assert witness is not None
             found[CUT_BUT_CONSUMING] = f"{cut}, and {witness.current_a} A flow"
         elif power_w is not None and power_w >= POWER_W_MIN and contact != "closed":

@@ -186,6 +186,7 @@ class Carrier:
                 look=look,
                 command_id=command.id,
                 on_sending=on_sending,
+                hurry=job.hurry,
             )
         except SwitchUnconfirmed as error:
             return error.sent
@@ -412,14 +413,21 @@ class Carrier:
         await self.settle(command.id, found, witness)
 
     async def _witness(self, job: Job) -> Witness | None:
+        """None: nothing was seen, or something more urgent came: behind a silent concentrator a look takes half a minute."""
         command = job.command
+        switch, record = self._lines.switch(command.meter), self._lines.record(command.meter)
+        looking = asyncio.ensure_future(switch.look_back(record, kind=command.kind))
+        urgent = asyncio.ensure_future(job.hurry.wait())
         try:
-            return await self._lines.switch(command.meter).look_back(
-                self._lines.record(command.meter), kind=command.kind
-            )
+            await asyncio.wait((looking, urgent), return_when=asyncio.FIRST_COMPLETED)
+            return looking.result() if looking.done() else None
         except DriverError as error:
             job.problem = str(error)
             return None
+        finally:
+            looking.cancel()
+            urgent.cancel()
+            await asyncio.gather(looking, urgent, return_exceptions=True)
 
     async def _wait(self, job: Job, until: float) -> bool:
         """False when something more urgent came."""

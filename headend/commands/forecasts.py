@@ -4,23 +4,23 @@ It is kept in memory only. After a start there is none, and a policy that asks f
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 import structlog
 from msgspec import Struct
 
 from headend.commands.rules import Forecast
+from headend.store.writer import Execute
 
 __all__ = ["BadForecast", "ForecastShape", "Forecasts", "forecast_of"]
 
 LOOK_S = 30.0
 COLDEST_C, HOTTEST_C = Decimal(-90), Decimal(60)
 PLACES_MAX = 1000
+PROBLEMS_MAX = 5  # told of one file
 
 log = structlog.get_logger(__name__)
 
@@ -38,10 +38,6 @@ class ForecastShape(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     highest_c: Decimal
     source: str
     feeder: str = ""
-
-
-class _Execute(Protocol):
-    def __call__(self, work: Callable[[], bytes | None], /) -> Awaitable[bytes | None]: ...
 
 
 def forecast_of(told: ForecastShape) -> Forecast:
@@ -70,7 +66,7 @@ def forecast_of(told: ForecastShape) -> Forecast:
 class Forecasts:
     """file: JSON, one forecast or a list of them, looked at twice a minute; None: none. execute: where it is read."""
 
-    def __init__(self, *, file: Path | None, execute: _Execute) -> None:
+    def __init__(self, *, file: Path | None, execute: Execute) -> None:
         self._file = file
         self._execute = execute
         self._told: dict[str, Forecast] = {}
@@ -103,20 +99,33 @@ class Forecasts:
             await asyncio.sleep(LOOK_S)
 
     async def look(self) -> None:
-        """Read the file if it is another than before. What is wrong with it leaves what was told as it is, and older by the hour."""
+        """Read the file if it is another than before. What is wrong with it leaves what was told as it is, and older by the hour; one
+        entry that cannot be used keeps none of the others out.
+        """
         text = await self._execute(self._read)
         if text is None or text == self._seen:
             return
         self._seen = text
+        problems = self._take(text)
+        self.problem = f"The weather forecast cannot be used: {'; '.join(problems[:PROBLEMS_MAX])}." if problems else ""
+        if problems:
+            log.error("forecast refused", file=str(self._file), count=len(problems), problems=problems[:PROBLEMS_MAX])
+
+    def _take(self, text: bytes) -> list[str]:
+        """What of it cannot be used, and why."""
         try:
             told = msgspec.json.decode(text, type=list[ForecastShape] | ForecastShape)
-            for one in told if isinstance(told, list) else [told]:
+        except (msgspec.MsgspecError, UnicodeError) as error:
+            return [str(error)]
+        if not isinstance(told, list):
+            told = [told]
+        problems = []
+        for one in told:
+            try:
                 self.tell(one)
-        except (msgspec.MsgspecError, UnicodeError, BadForecast) as error:
-            self.problem = f"The weather forecast cannot be used: {error}."
-            log.error("forecast refused", file=str(self._file), problem=str(error))
-        else:
-            self.problem = ""
+            except BadForecast as error:
+                problems.append(f"feeder {one.feeder}: {error}" if one.feeder else str(error))
+        return problems
 
     def _read(self) -> bytes | None:
         assert self._file is not None

@@ -25,6 +25,11 @@ class GovernorClock:
         self._seen = monotonic
         self._rest_ms = 0.0
 
+    @property
+    def position_ms(self) -> int:
+        """As it was observed last. It moves nothing, so any thread may ask; `observe` is for the store's alone."""
+        return self._position_ms
+
     def observe(self, monotonic: float) -> int:
         """The position now."""
         progress_ms = min(max(monotonic - self._seen, 0.0) * 1000, STEP_MS_MAX) + self._rest_ms

@@ -25,7 +25,8 @@ log = structlog.get_logger(__name__)
 
 
 class GovernorHealth(Struct, frozen=True, kw_only=True):
-    """For metrics and /healthz. alarms_total, over_total: since the start. position_s: of the governor's clock."""
+    """For metrics and /healthz. alarms_total, over_total: since the start. position_s: of the governor's
+    clock, as it was observed last."""
 
     alarms_total: int
     over_total: int
@@ -56,7 +57,7 @@ class GovernorKeeper:
         return GovernorHealth(
             alarms_total=self._alarms,
             over_total=self._over,
-            position_s=self._rulebook.position_ms() / 1000,
+            position_s=self._rulebook.clock.position_ms / 1000,  # the store's thread alone moves it
             has_limits=self._rulebook.limits is not None,
         )
 

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -16,6 +17,7 @@ from msgspec import Struct
 
 from headend.clock import Clock
 from headend.commands.journal import Journal
+from headend.drivers.relay import CURRENTS, ENERGY
 from headend.errors import StoreUnavailable
 from headend.feed.envelope import READ_TYPE
 from headend.store.store import Store
@@ -28,9 +30,7 @@ LOOK_S = 10.0
 # after it. DL/T 645-2007 sets clocks by broadcast that are up to 5 minutes wrong: so far off they may be.
 CLOCKS = timedelta(minutes=5)
 EVENTS_MAX = 5000  # decoded in one step
-# In 62056-6-1 C = 1, 21, 41, 61 are active power imported, of all phases and of each; 16 is the net. 11, 31, 51, 71 are currents.
-ENERGY = "1-0:1.8.0"
-CURRENTS = frozenset({"1-0:11.7.0", "1-0:31.7.0", "1-0:51.7.0", "1-0:71.7.0"})
+# In 62056-6-1 C = 1, 21, 41, 61 are active power imported, of all phases and of each; 16 is the net.
 POWERS = frozenset({"1-0:1.7.0", "1-0:16.7.0", "1-0:21.7.0", "1-0:41.7.0", "1-0:61.7.0"})
 CONTACT = "0-0:96.3.10"  # disconnect control, output state: 1 is connected
 _TO_WATT = {"W": Decimal(1), "kW": Decimal(1000)}
@@ -136,8 +136,7 @@ class Lookout:
             return 0
         count = 0
         while True:
-            after = self._cursor
-            last, found = await self._execute(lambda after=after, off=off: self._read(after, off))  # type: ignore[misc]
+            last, found = await self._execute(partial(self._read, self._cursor, off))
             if not last:
                 return count
             self._cursor = last

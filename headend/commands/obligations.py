@@ -14,7 +14,17 @@ from msgspec.structs import replace
 
 from headend.commands.model import Kind
 
-__all__ = ["ESCALATIONS", "OWED", "Obligation", "Ramp", "Spread", "next_escalation", "pause_s", "stage_at"]
+__all__ = [
+    "ESCALATIONS",
+    "OWED",
+    "Obligation",
+    "Ramp",
+    "Spread",
+    "escalated",
+    "next_escalation",
+    "pause_s",
+    "stage_at",
+]
 
 OWED = timedelta(hours=24)
 ESCALATIONS = (timedelta(hours=1), timedelta(hours=4), timedelta(hours=12), timedelta(hours=20), OWED)

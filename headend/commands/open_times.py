@@ -80,7 +80,7 @@ def _eves(times: OpenTimes, calendar: Calendar, day: date) -> list[Objection]:
         distance = (ahead - day).days
         if kind is DayKind.UNKNOWN:
             return [_unknown(calendar, ahead)]
-        if kind is DayKind.HOLIDAY and distance <= max(times.eves_of_holidays, times.eves_of_rest_days):
+        if kind is DayKind.HOLIDAY:  # a holiday is a rest day, too: whichever of the two reaches further
             what = f"the holiday {calendar.name_of(ahead)}"
         elif kind is DayKind.ORDINARY and ahead.weekday() in times.rest_days and distance <= times.eves_of_rest_days:
             what = f"the rest day {ahead}"

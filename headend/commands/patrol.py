@@ -16,10 +16,10 @@ from headend.clock import Clock
 from headend.commands.alarms import Sight, alarms_of, changes
 from headend.commands.carry import Lines
 from headend.commands.journal import NEWER_MAX, Journal, Page
-from headend.commands.lookout import ENERGY, SeenReads
+from headend.commands.lookout import SeenReads
 from headend.commands.model import CLOSES, IN_FLIGHT, SWITCHES, CapturedRegister, Command, Kind, State
 from headend.drivers.errors import DriverError
-from headend.drivers.relay import Contact, Witness
+from headend.drivers.relay import ENERGY, Contact, Witness
 from headend.errors import StoreUnavailable
 from headend.store import commands as rows
 from headend.store.commands import Supply
@@ -147,8 +147,9 @@ class Patrol:
             due = [meter for meter, at in self._due.items() if at <= now]
             try:
                 while self._over:
-                    await self._tell(self._over[-1], {}, is_judged=True)
-                    self._over.pop()
+                    meter = self._over[0]
+                    await self._tell(meter, {}, is_judged=True)
+                    self._over.remove(meter)  # by name: others may have come behind it meanwhile
                 for meter, witness in seen:
                     await self._judge(meter, witness, None)
                 for start in range(0, len(due), AT_ONCE):

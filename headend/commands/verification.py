@@ -26,7 +26,7 @@ from msgspec import Struct
 from headend.commands.model import Kind, State
 from headend.drivers.relay import Sent, Witness
 
-__all__ = ["CURRENT_A_MIN", "LOOKS_S", "SETTLE_S", "Verdict", "verdict"]
+__all__ = ["CURRENT_A_MIN", "LOOKS_S", "SETTLE_S", "Verdict", "flows", "verdict"]
 
 # Meters start to count at 0.4 % of their basic current, 0.02 A of 5 A; what they show below twice that is noise.
 CURRENT_A_MIN = Decimal("0.04")
@@ -98,15 +98,15 @@ def _tempered(kind: Kind, found: _Found, witnesses: Sequence[Witness], before: W
 
 
 def _open(last: Witness, before: Witness | None) -> _Found:
-    flows = _flows(last)
+    is_flowing = flows(last)
     match last.contact:
         case "closed":
             return _Found(State.CONTRADICTED, "the contact is closed")
-        case "unknown" if flows:
+        case "unknown" if is_flowing:
             return _Found(State.CONTRADICTED, "current flows, and the contact cannot be read")
         case "unknown":
             return _Found(State.UNCONFIRMED, "the contact cannot be read")
-    if flows:
+    if is_flowing:
         return _Found(State.CONTRADICTED, "cut, but consuming: the contact is shown open, and current flows")
     was_open = before is not None and before.contact in ("open", "permitted")
     counted = _counted(before, last, lambda one: one.trips)
@@ -124,7 +124,7 @@ def _close(last: Witness, before: Witness | None) -> _Found:
         return _Found(State.VERIFIED, _closed_words(last))
     if last.contact == "unknown":
         return _power_or_unknown(last)
-    if _flows(last):
+    if flows(last):
         return _Found(State.CONTRADICTED, "the contact is shown open, and current flows")
     if last.contact == "permitted":
         return _Found(State.CONTRADICTED, "the contact is open; the customer's button may be needed")
@@ -136,7 +136,7 @@ def _permit_close(last: Witness, before: Witness | None) -> _Found:
         return _Found(State.VERIFIED, _closed_words(last))
     if last.contact == "unknown":
         return _power_or_unknown(last)
-    if last.contact == "permitted" and _flows(last):
+    if last.contact == "permitted" and flows(last):
         return _Found(State.VERIFIED, "closing is permitted, and current flows already")
     if last.contact == "permitted":
         return _Found(State.VERIFIED, "closing is permitted; the customer's button closes", waits=True)
@@ -144,7 +144,7 @@ def _permit_close(last: Witness, before: Witness | None) -> _Found:
 
 
 def _power_or_unknown(last: Witness) -> _Found:
-    if _flows(last):
+    if flows(last):
         return _Found(State.VERIFIED, "current flows; the contact cannot be read")
     return _Found(State.UNCONFIRMED, "the contact cannot be read, and no current flows")
 
@@ -152,7 +152,7 @@ def _power_or_unknown(last: Witness) -> _Found:
 def _closed_words(last: Witness) -> str:
     if last.voltage_v is not None and last.voltage_v < VOLTAGE_V_MIN:
         return f"the contact is closed, but there is no voltage ({last.voltage_v} V)"
-    return "the contact is closed" + (" and current flows" if _flows(last) else "")
+    return "the contact is closed" + (" and current flows" if flows(last) else "")
 
 
 def _protected(wanted: bool) -> Callable[[Witness, Witness | None], _Found]:
@@ -168,7 +168,7 @@ def _protected(wanted: bool) -> Callable[[Witness, Witness | None], _Found]:
 def _status(last: Witness, before: Witness | None) -> _Found:
     if last.contact == "unknown":
         return _Found(State.UNCONFIRMED, "the contact cannot be read")
-    return _Found(State.VERIFIED, f"the contact is {last.contact}", last.contact == "permitted" and not _flows(last))
+    return _Found(State.VERIFIED, f"the contact is {last.contact}", last.contact == "permitted" and not flows(last))
 
 
 _JUDGES: dict[Kind, Callable[[Witness, Witness | None], _Found]] = {
@@ -184,7 +184,8 @@ _JUDGES: dict[Kind, Callable[[Witness, Witness | None], _Found]] = {
 # -------------------------------------------------------------------------------------------- witnesses
 
 
-def _flows(witness: Witness) -> bool:
+def flows(witness: Witness) -> bool:
+    """Whether the meter shows a current that is no noise; False also where it shows none at all."""
     return witness.current_a is not None and abs(witness.current_a) >= CURRENT_A_MIN
 
 

@@ -19,7 +19,7 @@ from msgspec import Struct
 from paho.mqtt.client import MQTTMessage
 
 from headend.clock import Clock
-from headend.concentrators.client import NO_SUBSCRIBERS, REFUSED_FROM, MqttClient, MqttError, why
+from headend.concentrators.client import NO_SUBSCRIBERS, REFUSED_FROM, MqttClient, MqttError, NotSent, why
 from headend.concentrators.errors import BadBrokerUrl, BrokerDown, CommandNotTaken
 from headend.concentrators.settings import BrokerSettings
 from headend.errors import StoreError
@@ -161,6 +161,8 @@ class BrokerConnection:
             code = await client.send(message.topic, message.payload, qos=message.qos, expiry_s=message.expiry_s)
         except ValueError as error:  # a topic that MQTT forbids; nothing was sent
             raise CommandNotTaken(self.settings.name, message.topic, str(error)) from error
+        except NotSent as error:
+            raise BrokerDown(self.settings.name, str(error)) from error
         except MqttError as error:
             raise MaybeLeft(f"broker {self.settings.name}: {error}") from error
         self.counters.published += 1
@@ -170,6 +172,16 @@ class BrokerConnection:
             )
         if code.value == NO_SUBSCRIBERS:
             raise CommandNotTaken(self.settings.name, message.topic, "nobody is subscribed to it")
+
+    async def room(self) -> None:
+        """Returns when what is published next, in the same step of the loop, leaves at once. Raises BrokerDown."""
+        client = self._client
+        if client is None or not self.is_up:
+            raise BrokerDown(self.settings.name, self.problem)
+        try:
+            await client.room()
+        except NotSent as error:
+            raise BrokerDown(self.settings.name, str(error)) from error
 
     async def clear_retained(self, topic: str) -> None:
         """Delete what lies at the broker under this topic. Does nothing when there is no connection."""

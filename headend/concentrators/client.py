@@ -4,11 +4,16 @@ aiomqtt acknowledges a message before anybody has seen it, drops messages when i
 that has hung up on us during the handshake. This one leaves acknowledging to its owner, hands every message over as it comes, can
 stop reading so that the broker has to wait (TCP does the rest), and says why a connection was refused or lost. It is used once: each
 connection has its own, so an acknowledgement can never go to another connection than its message came from.
+
+What is published leaves at once or never. Nothing waits in a queue of paho's: what a broker does not take, or does not acknowledge in
+time, is thrown away with the connection, because an order that gets through later than it was looked at is nobody's order.
 """
 
 import asyncio
 import logging
+import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -23,18 +28,29 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from headend.concentrators.settings import BrokerSettings
 
-__all__ = ["MqttClient", "MqttError", "ReasonCode", "why"]
+__all__ = ["MqttClient", "MqttError", "NotSent", "ReasonCode", "why"]
 
 CONNECT_TIMEOUT_S = 3.0  # of TCP and TLS; "back within 5 s of the broker's return" has to hold for one try that hangs
 ANSWER_TIMEOUT_S = 5.0  # of the broker, to a connect, subscribe or publish
 PACKETS_AT_ONCE = 32  # read in one turn of the loop, so that a flood does not starve what else runs
+UNDER_WAY_MAX = (
+    100  # published and not yet acknowledged; so many short messages fit into what a socket takes without waiting
+)
 REFUSED_FROM = 128  # reason codes: what is not a success
 NO_SUBSCRIBERS = 16
+THROWN_AWAY = "the broker did not take a message in time; what was left of it is thrown away"
 HUNG_UP = "the broker hung up before it accepted us; is this port for mqtt://, or for TLS (mqtts://)?"
 
 
+class NotSent(MqttError):
+    """A message was not published: nothing of it has left, or ever will."""
+
+
 class MqttClient(Client):
-    """take: gets every message on the loop, in order; must not raise. tls, password: resolved already."""
+    """take: gets every message on the loop, in order; must not raise. tls, password: resolved already.
+
+    answer_timeout_s: what the broker is given to acknowledge a message.
+    """
 
     def __init__(
         self,
@@ -43,6 +59,7 @@ class MqttClient(Client):
         password: str | None,
         tls: ssl.SSLContext | None,
         take: Callable[[paho.MQTTMessage], None],
+        answer_timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> None:
         is_v5 = settings.version == 5
         self._words = _LastWords()
@@ -69,6 +86,11 @@ class MqttClient(Client):
         self._attached: Any = None  # the socket that the loop watches
         self._thread_id = threading.get_ident()
         self._answers: dict[int, asyncio.Future[ReasonCode]] = {}
+        self._answer_timeout_s = answer_timeout_s
+        self._under_way_max = UNDER_WAY_MAX
+        self._under_way: set[int] = set()  # published by `send`, and not acknowledged
+        self._freed = asyncio.Event()  # something was acknowledged, or the connection was lost
+        self._client.max_inflight_messages = 65535  # the window is ours: paho would queue what is beyond its own
         self._client.connect_timeout = CONNECT_TIMEOUT_S
         self._client.manual_ack_set(True)
 
@@ -131,7 +153,12 @@ class MqttClient(Client):
     async def send(
         self, topic: str, payload: bytes, *, qos: int, retain: bool = False, expiry_s: int | None
     ) -> ReasonCode:
-        """Publish once, and wait for the broker's acknowledgement. Raises MqttError when it is not known whether it has left."""
+        """Publish once, and wait for the broker's acknowledgement. Raises NotSent, and MqttError when it is not known whether it has
+        left; what of it has not, never will.
+
+        It leaves in the same step of the loop when there is `room`, as there is if one has just waited for it.
+        """
+        await self.room()
         properties = None
         if self._is_v5 and expiry_s is not None:
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
@@ -141,15 +168,28 @@ class MqttClient(Client):
             raise MqttCodeError(info.rc, "could not publish")
         answer: asyncio.Future[ReasonCode] = self._loop.create_future()
         self._answers[info.mid] = answer
+        if qos:
+            self._under_way.add(info.mid)
         try:
-            await asyncio.wait(
-                (answer, self._disconnected), timeout=ANSWER_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
-            )
+            self._write()
+            if not self._client.want_write():
+                await asyncio.wait(
+                    (answer, self._disconnected), timeout=self._answer_timeout_s, return_when=asyncio.FIRST_COMPLETED
+                )
         finally:
             self._answers.pop(info.mid, None)
         if not answer.done():
-            raise MqttError("the broker did not say that it has it")
+            self._throw_away()
+            raise MqttError(await self.wait_lost())
         return answer.result()
+
+    async def room(self) -> None:
+        """Until a message that is published next leaves at once: the broker allows one more to be under way. Raises NotSent."""
+        while not self._disconnected.done() and len(self._under_way) >= self._under_way_max:
+            self._freed.clear()
+            await self._freed.wait()
+        if self._disconnected.done():
+            raise NotSent(await self.wait_lost())
 
     def acknowledge(self, mid: int) -> None:
         """Only for a message that this client handed over. Nothing happens when the connection is gone."""
@@ -171,6 +211,8 @@ class MqttClient(Client):
 
     def _on_connect(self, client: Any, userdata: Any, flags: Any, reason_code: Any, properties: Any = None) -> None:
         self.session_present = bool(flags.session_present)
+        with suppress(AttributeError):  # a broker that names no limit allows 65,535
+            self._under_way_max = max(1, min(UNDER_WAY_MAX, properties.ReceiveMaximum))
         super()._on_connect(client, userdata, flags, reason_code, properties)
 
     def _on_disconnect(self, client: Any, userdata: Any, flags: Any, reason_code: Any, properties: Any = None) -> None:
@@ -178,12 +220,15 @@ class MqttClient(Client):
             self._connected.set_exception(MqttError(HUNG_UP))
             return
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
+        self._freed.set()
 
     def _on_message(self, client: Any, userdata: Any, message: paho.MQTTMessage) -> None:
         self._taken += 1
         self._take(message)
 
     def _on_publish(self, client: Any, userdata: Any, mid: int, reason_code: Any, properties: Any) -> None:
+        self._under_way.discard(mid)
+        self._freed.set()
         answer = self._answers.pop(mid, None)
         if answer is not None and not answer.done():
             answer.set_result(reason_code)
@@ -268,6 +313,19 @@ class MqttClient(Client):
             if not future.done():
                 future.set_exception(lost)
                 break
+        self._freed.set()
+
+    def _throw_away(self) -> None:
+        """End the connection, also for what the operating system has still to send: it must not leave later."""
+        if not self._disconnected.done():
+            self._disconnected.set_exception(MqttError(THROWN_AWAY))
+        self._freed.set()
+        sock: Any = self._client.socket()
+        self._detach()
+        if sock is not None:
+            with suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                sock.close()
 
     def _abandon(self) -> None:
         """Whatever state it is in, nothing of it stays."""

@@ -48,7 +48,9 @@ class _Pending(Struct):
 
 
 class ConcentratorCommands:
-    """One concentrator's. publish: gives the message to the broker, see `BrokerConnection.publish`."""
+    """One concentrator's. publish: gives the message to the broker, see `BrokerConnection.publish`. room: returns when the next message
+    that is given to it leaves at once; asked before the last look, so that nothing has to wait behind it.
+    """
 
     def __init__(
         self,
@@ -57,11 +59,13 @@ class ConcentratorCommands:
         *,
         publish: Callable[[Outgoing], Awaitable[None]],
         clock: Clock,
+        room: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.counters = CommandCounters()
         self._concentrator = concentrator
         self.contract = contract
         self._publish = publish
+        self._room = room or _always
         self._clock = clock
         self._pending: dict[str, _Pending] = {}  # by answer id; "" where answers have none
         self._answered: OrderedDict[str, None] = OrderedDict()
@@ -82,7 +86,8 @@ class ConcentratorCommands:
         on_sending: awaited when it is this command's turn, with the message that is to leave. look: called in the step of the loop
         that hands it to the broker. What either raises stops it: nothing was done.
         Raises CommandExpired, CommandNotOffered, ConcentratorBusy, BrokerDown, CommandNotTaken: then nothing was done. A caller
-        that is cancelled leaves a command behind that may be carried out.
+        that is cancelled leaves a command behind that may be carried out: its answer is not waited for, and never taken for the next
+        one's.
         """
         began, left_s = self._clock.monotonic(), (command.expires_at - self._clock.now()).total_seconds()
         if self._waiting >= PENDING_MAX:
@@ -134,6 +139,7 @@ class ConcentratorCommands:
             try:
                 if on_sending is not None:
                     await on_sending(message)
+                await self._room()
                 if look is not None:
                     look()
             except Exception:
@@ -141,16 +147,23 @@ class ConcentratorCommands:
                 raise
             self._look_last(command, until)
             try:
-                await self._publish(message)
-            except MaybeLeft as error:
-                self._log.warning("a command may have left", command=command.id, problem=str(error))
+                await self._hand_over(message, command)
+                self.counters.sent += 1
+                return await self._answer(pending, until)
+            except asyncio.CancelledError:
+                self._give_up(command)
+                raise
             except Exception:
                 self.counters.not_sent += 1
                 raise
-            self.counters.sent += 1
-            return await self._answer(pending, until)
         finally:
             del self._pending[identity]
+
+    async def _hand_over(self, message: Outgoing, command: Command) -> None:
+        try:
+            await self._publish(message)
+        except MaybeLeft as error:
+            self._log.warning("a command may have left", command=command.id, problem=str(error))
 
     def _identity(self, command: Command) -> str:
         try:
@@ -187,11 +200,15 @@ class ConcentratorCommands:
                 break
             pending.is_accepted = False  # the extra time is given once
             until += ACCEPTED_S
-        self.counters.unanswered += 1
-        self._remember(pending.command)
-        self._quiet_until = self._clock.monotonic() + LATE_S
+        self._give_up(pending.command)
         self._log.warning("a command was not answered", command=pending.command.id, op=pending.command.op.value)
         return CommandAnswer.to(self._concentrator, pending.command, Status.UNCONFIRMED, code="no-answer")
+
+    def _give_up(self, command: Command) -> None:
+        """It may have left, and its answer is not waited for any more."""
+        self.counters.unanswered += 1
+        self._remember(command)
+        self._quiet_until = self._clock.monotonic() + LATE_S
 
     def _remember(self, command: Command) -> None:
         if identity := self.contract.answer_id(command):
@@ -203,3 +220,7 @@ class ConcentratorCommands:
         """After a command without an answer: one that comes now has no id, and must not be taken for the next one's."""
         if (wait_s := self._quiet_until - self._clock.monotonic()) > 0:
             await asyncio.sleep(wait_s)
+
+
+async def _always() -> None:
+    """There is room."""

@@ -118,7 +118,7 @@ class ConcentratorPark:
         members: dict[ConcentratorContract, dict[str, Concentrator]] = defaultdict(dict)
         for one in concentrators:
             contract = _contract_of(one)
-            commands = ConcentratorCommands(one.name, contract, publish=self._publish, clock=clock)
+            commands = ConcentratorCommands(one.name, contract, publish=self._publish, clock=clock, room=self._room)
             made = Concentrator(one, one.contract, counts[one.name], commands)
             self._concentrators[one.name] = members[contract][one.name] = made
         codecs = [
@@ -205,6 +205,9 @@ class ConcentratorPark:
         if presence.has_left and presence.since is not None:
             return f"it has been offline since {presence.since.isoformat(timespec='seconds')} ({presence.reason})"
         return ""
+
+    async def _room(self) -> None:
+        await self.connection.room()
 
     async def _publish(self, message: Outgoing) -> None:
         await self.connection.publish(message)

@@ -7,13 +7,17 @@ own reads and its own word are all there is, and the evidence says so.
 
 No family of concentrators tells a meter's number in its answers. So an open goes only to a meter that has told its number itself,
 through forwarded frames, seconds before; behind any other concentrator a supply can be given back, and not be opened.
+
+A concentrator may take minutes to answer. A supply that is paid for meanwhile does not wait for that: nobody waits for the open's
+answer any more, what it did is unknown, and the close goes out behind it. A broker keeps the order of one sender's messages.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 from msgspec import Struct
@@ -21,10 +25,13 @@ from msgspec.structs import replace
 
 from firmware_contracts.errors import ContractError
 from headend.clock import Clock
-from headend.commands.model import CapturedRegister, Kind
+from headend.commands.model import CLOSES, CapturedRegister, Kind
 from headend.concentrators.errors import ConcentratorError
 from headend.drivers.errors import DriverError, LineDown, NotIdentified, NotOffered, SendingTooOld
 from headend.drivers.relay import (
+    CURRENTS,
+    ENERGY,
+    VOLTAGES,
     Contact,
     Expected,
     Identity,
@@ -40,6 +47,7 @@ from headend.drivers.relay import (
     check_age,
     check_identity,
     nobody_expected,
+    register_before,
 )
 from headend.drivers.relay_leave import READ_BACK, Deadline
 from headend.model import MeterRecord
@@ -59,9 +67,7 @@ IDENTITY_AGE_S_MAX = (
 SAID_AGE_S_MAX = (
     60.0  # what a concentrator has said of a contact is evidence of the order that it answered, and of no later day
 )
-ENERGY = "1-0:1.8.0"
-CURRENTS = ("1-0:31.7.0", "1-0:51.7.0", "1-0:71.7.0", "1-0:11.7.0")
-VOLTAGES = ("1-0:32.7.0", "1-0:52.7.0", "1-0:72.7.0", "1-0:12.7.0")
+HURRIED = "not waited for: something more urgent came"
 _OPS = {Kind.OPEN: Op.OPEN, Kind.PERMIT_CLOSE: Op.PERMIT_CLOSE, Kind.CLOSE: Op.CLOSE}
 _DONE: dict[Kind, Contact] = {Kind.OPEN: "open", Kind.PERMIT_CLOSE: "permitted", Kind.CLOSE: "closed"}
 
@@ -80,14 +86,14 @@ class NotTaken(DriverError):
 class Commands(Protocol):
     """What is needed of a `ConcentratorPark`."""
 
-    async def send(
+    def send(
         self,
         concentrator: str,
         command: Command,
         *,
         on_sending: Callable[[Outgoing], Awaitable[None]] | None = None,
         look: Callable[[], None] | None = None,
-    ) -> CommandAnswer: ...
+    ) -> Coroutine[Any, Any, CommandAnswer]: ...
 
     def offers(self, concentrator: str, op: Op) -> bool: ...
     def confirms(self, concentrator: str) -> bool: ...
@@ -99,6 +105,13 @@ class _Said(Struct, frozen=True):
     contact: Contact
     at: datetime
     heard: float
+
+
+class _Left(Struct, frozen=True):
+    """An open whose answer nobody waited for. until: monotonic; what the concentrator has not begun by then it does not begin."""
+
+    identity: Identity
+    until: float
 
 
 class ConcentratorSwitch:
@@ -127,6 +140,7 @@ class ConcentratorSwitch:
         self._behind = behind
         self._forwards = forwards
         self._expected = expected
+        self._left: dict[str, _Left] = {}  # by asset number
         self._said: dict[str, _Said] = {}  # by asset number, what a confirming concentrator has said last
 
     async def prepare(self, meter: MeterRecord) -> Identity:
@@ -145,6 +159,7 @@ class ConcentratorSwitch:
         look: Look,
         command_id: str,
         on_sending: OnSending,
+        hurry: asyncio.Event | None = None,
     ) -> Sent:
         """operator: for the journal, and for meters that are reached themselves; a concentrator is not told."""
         address = SwitchAddress(meter.address, is_name=True)
@@ -161,6 +176,7 @@ class ConcentratorSwitch:
                 look=look,
                 command_id=command_id,
                 on_sending=on_sending,
+                hurry=hurry,
             )
         deadline = Deadline(expires_at, self._clock)
         identity, before, register = await self._what_is(meter, kind)
@@ -175,6 +191,7 @@ class ConcentratorSwitch:
         wires: list[str] = []
         durable_at: list[float] = []
         left_at: list[tuple[datetime, float, float]] = []
+        left = asyncio.Event()
 
         async def sending(message: Outgoing) -> None:
             wires.append(f"{message.topic} {message.payload.decode(errors='replace')}")
@@ -193,19 +210,22 @@ class ConcentratorSwitch:
             check_age(self._name, now - durable_at[0])
             deadline.check()
             left_at.append((self._clock.now(), now - looked_at, now - durable_at[0]))
+            left.set()
 
         began = self._clock.monotonic()
         try:
-            answer = await self._park.send(self._name, command, on_sending=sending, look=last_step)
+            answer = await _until_hurried(
+                self._park.send(self._name, command, on_sending=sending, look=last_step), left, hurry
+            )
         except ConcentratorError as error:
             raise _not_left(self._name, error) from error
         at, look_s, sending_s = left_at[0]
         sent = Sent(
-            acknowledged=answer.status == Status.DONE,
+            acknowledged=answer is not None and answer.status == Status.DONE,
             at=at,
-            said=_said(answer),
+            said="" if answer is None else _said(answer),
             wire_sent=wires[0],
-            wire_received=_told(answer),
+            wire_received="" if answer is None else _told(answer),
             look_to_wire_s=look_s,
             sending_to_wire_s=sending_s,
             elapsed_s=self._clock.monotonic() - began,
@@ -213,6 +233,12 @@ class ConcentratorSwitch:
             before=before,
             register=register,
         )
+        if answer is None:
+            self._said.pop(meter.id, None)
+            if kind is Kind.OPEN:
+                until = self._clock.monotonic() + (command.expires_at - self._clock.now()).total_seconds()
+                self._left[meter.id] = _Left(identity, until)
+            raise SwitchUnconfirmed(address.text, kind.value, f"{HURRIED}; {READ_BACK}", replace(sent, silence=HURRIED))
         self._remember(meter, kind, answer)
         if answer.status == Status.FAILED:
             return replace(sent, refused=_said(answer), said="")
@@ -261,8 +287,12 @@ class ConcentratorSwitch:
     ) -> tuple[Identity, Witness | None, CapturedRegister | None]:
         """An open needs to know who and what is there. A supply is brought back also where the way to ask is broken.
 
-        Who answers is asked last: it must be true when the order leaves.
+        Who answers is asked last: it must be true when the order leaves. Behind an open that nobody waits for any more nothing is
+        asked: its meter has told who it is, and a concentrator that is silent would keep the close waiting for half a minute.
         """
+        left = self._left.pop(meter.id, None)
+        if kind in CLOSES and left is not None and self._clock.monotonic() < left.until:
+            return left.identity, None, None
         if kind is Kind.OPEN and self._meter_itself(meter) is None:
             raise NotIdentified(
                 meter.id,
@@ -271,7 +301,7 @@ class ConcentratorSwitch:
             )
         try:
             before = await self.look_back(meter, kind=kind)
-            register = await self.register(meter, kind=kind)
+            register = await register_before(meter, kind, self.register(meter, kind=kind))
             identity = await self.prepare(meter)
         except DriverError as error:
             if kind is Kind.OPEN or not getattr(error, "retryable", False):
@@ -318,6 +348,27 @@ class ConcentratorSwitch:
         else:
             return
         self._said[meter.id] = _Said(contact, self._clock.now(), self._clock.monotonic())
+
+
+async def _until_hurried(
+    sending: Coroutine[Any, Any, CommandAnswer], left: asyncio.Event, hurry: asyncio.Event | None
+) -> CommandAnswer | None:
+    """The answer; None when it has left, and something more urgent came before it was answered."""
+    if hurry is None:
+        return await sending
+
+    async def hurried() -> None:
+        await left.wait()
+        await hurry.wait()
+
+    answered, urgent = asyncio.ensure_future(sending), asyncio.ensure_future(hurried())
+    try:
+        await asyncio.wait((answered, urgent), return_when=asyncio.FIRST_COMPLETED)
+        return answered.result() if answered.done() else None
+    finally:
+        answered.cancel()
+        urgent.cancel()
+        await asyncio.gather(answered, urgent, return_exceptions=True)
 
 
 @lru_cache(maxsize=256)

@@ -7,6 +7,7 @@ under the same hold, because one that is an hour fast would refuse every reconne
 Status word 3 tells the order (bit 6) and the contact (bit 4) apart. Layouts and words: DL/T 645-2007 with the grid companies' addenda.
 """
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta, tzinfo
 from decimal import Decimal
@@ -21,10 +22,11 @@ from firmware_contracts.errors import UnknownItem
 from headend.clock import Clock
 from headend.commands.model import CLOSES, CapturedRegister, Kind
 from headend.drivers.dlt645 import Dlt645Driver, refusal
-from headend.drivers.errors import BadReply, NoFinalReading, NotIdentified, NotOffered, RefusedByMeter
+from headend.drivers.errors import BadReply, NotIdentified, NotOffered, RefusedByMeter
 from headend.drivers.hold import HOLD_S_MAX
 from headend.drivers.line import Line, Priority
 from headend.drivers.relay import (
+    ENERGY,
     Contact,
     Expected,
     Identity,
@@ -39,6 +41,7 @@ from headend.drivers.relay import (
     check_identity,
     lane_of,
     nobody_expected,
+    register_before,
 )
 from headend.drivers.relay_leave import Deadline, leave, refused
 from headend.model import MeterRecord
@@ -61,7 +64,6 @@ RETRIES = 1
 TIMEOUTS_PER_HOLD = 24  # a dozen exchanges, each asked twice
 SECURE_LEVELS = (0x98, 0x96)  # PA of the two grid companies' secure classes
 WANTS_WORD = 0x01  # P2 of the secure class: a state word in the reply
-ENERGY = Obis("1-0:1.8.0")
 
 ORDERS = {
     Kind.OPEN: RelayOrder.TRIP,
@@ -141,7 +143,9 @@ class Dlt645Switch:
         look: Look,
         command_id: str,
         on_sending: OnSending,
+        hurry: asyncio.Event | None = None,
     ) -> Sent:
+        """hurry: not heeded; a line waits for one reply, and no longer than its reply timeout."""
         address = SwitchAddress(meter.address)
         contract = self._contract(meter)
         if kind not in ORDERS:
@@ -155,7 +159,7 @@ class Dlt645Switch:
             identity = await self._identify(meter, contract, kind)
             # Nothing that a close does is judged by the load before it, and others wait for theirs.
             before = await self._witness(meter, contract, kind, with_load=kind not in CLOSES)
-            register = await self._optional_register(meter, contract, kind)
+            register = await register_before(meter, kind, self._register(meter, contract, kind))
             until = self._meter_deadline(deadline, await self._offset_s(meter, contract, kind))
             if is_secure:
                 message = await self._secure_request(address, authority, code, kind, until)
@@ -213,8 +217,10 @@ class Dlt645Switch:
         missing |= {
             name: "the contract does not offer it" for name in ("number", "asset") if name not in found | missing
         }
-        identity = check_identity(meter, Told(**found), self._expected(meter), missing)
-        if kind is Kind.OPEN and offered and not identity.is_proven:
+        expected = self._expected(meter)
+        identity = check_identity(meter, Told(**found), expected, missing)
+        # A contract that offers neither is opened by its address, unless another meter here has the same.
+        if kind is Kind.OPEN and not identity.is_proven and (offered or expected.is_address_shared):
             raise NotIdentified(meter.id, "; ".join(missing.values()) or "it tells none")
         return identity
 
@@ -313,17 +319,7 @@ class Dlt645Switch:
         value = (await self._driver.read(meter.address, spec, lane_of(kind))).values[0]
         if not isinstance(value.content, Decimal):
             return None
-        return CapturedRegister(obis=str(ENERGY), amount=value.content, unit=spec.unit.value, read_at=self._clock.now())
-
-    async def _optional_register(self, meter: MeterRecord, contract: Contract, kind: Kind) -> CapturedRegister | None:
-        """A meter that refuses its register is switched on all the same, but not off; one that is silent is neither."""
-        try:
-            return await self._register(meter, contract, kind)
-        except (RefusedByMeter, BadReply) as error:
-            if kind is Kind.OPEN:
-                raise NoFinalReading(meter.id, str(error)) from error
-            log.warning("no register was captured", line=self._line.name, meter=meter.id, problem=str(error))
-            return None
+        return CapturedRegister(obis=ENERGY, amount=value.content, unit=spec.unit.value, read_at=self._clock.now())
 
     # -------------------------------------------------------------------------------------------- what is sent
 
@@ -418,7 +414,7 @@ def _spec(contract: Contract, di: Di) -> ItemSpec | None:
 @lru_cache(maxsize=256)
 def _energy_spec(contract: Contract) -> ItemSpec | None:
     try:
-        return contract.find_obis(ENERGY)
+        return contract.find_obis(Obis(ENERGY))
     except UnknownItem:
         return None
 

@@ -5,6 +5,7 @@ for until when, and none for permitting: an order ends with its deadline here, a
 away with the connection. Whether another meter hangs there is told by a serial number only where the contract has one.
 """
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
@@ -18,12 +19,15 @@ from firmware_contracts.modbus_contract import ModbusContract
 from firmware_contracts.modbus_relay import ModbusRelay
 from headend.clock import Clock
 from headend.commands.model import CapturedRegister, Kind
-from headend.drivers.errors import BadReply, NoFinalReading, NotIdentified, NotOffered, RefusedByMeter
+from headend.drivers.errors import BadReply, NotIdentified, NotOffered, RefusedByMeter
 from headend.drivers.hold import HOLD_S_MAX
 from headend.drivers.line import Line, Priority
 from headend.drivers.modbus import BlockQuestion, ModbusDriver, exception_text
 from headend.drivers.reading import Value
 from headend.drivers.relay import (
+    CURRENTS,
+    ENERGY,
+    VOLTAGES,
     Expected,
     Identity,
     Look,
@@ -37,6 +41,7 @@ from headend.drivers.relay import (
     check_identity,
     lane_of,
     nobody_expected,
+    register_before,
 )
 from headend.drivers.relay_leave import READ_BACK, Deadline, leave, refused
 from headend.model import MeterRecord
@@ -51,10 +56,6 @@ __all__ = ["ModbusSwitch"]
 
 RETRIES = 1
 TIMEOUTS_PER_HOLD = 16
-ENERGY = Obis("1-0:1.8.0")
-# Per phase, else the only or total one. In 62056-6-1 C = 31, 51, 71 are the phases' currents and 32, 52, 72 their voltages.
-CURRENTS = ("1-0:31.7.0", "1-0:51.7.0", "1-0:71.7.0", "1-0:11.7.0")
-VOLTAGES = ("1-0:32.7.0", "1-0:52.7.0", "1-0:72.7.0", "1-0:12.7.0")
 NUMBER_POINTS = ("serial_number", "meter_number")  # names in contracts; a number without scale and unit
 # Failed while at it, still at it: such an order may have been obeyed, or will be. A gateway that got no reply knows no more.
 _UNKNOWN = (0x04, 0x05, 0x0A, 0x0B)
@@ -95,8 +96,9 @@ class ModbusSwitch:
         look: Look,
         command_id: str,
         on_sending: OnSending,
+        hurry: asyncio.Event | None = None,
     ) -> Sent:
-        """operator: for the journal only; the meter is not told."""
+        """operator: for the journal only; the meter is not told. hurry: not heeded, a line waits no longer than its reply timeout."""
         address = SwitchAddress(meter.address, is_unit=True)
         contract, relay = self._contract(meter)
         if kind not in (Kind.OPEN, Kind.CLOSE):
@@ -109,7 +111,7 @@ class ModbusSwitch:
         async with self._line.hold(lane_of(kind), at_most_s=longest_s) as hold:
             identity = await self._identify(meter, contract, kind)
             before = await self._witness(meter, contract, relay, kind)
-            register = await self._optional_register(meter, contract, kind)
+            register = await register_before(meter, kind, self._register(meter, contract, kind))
             replied, sent = await leave(
                 self._line,
                 hold,
@@ -221,7 +223,7 @@ class ModbusSwitch:
         return [value for value in values if value.name in wanted]
 
     async def _register(self, meter: MeterRecord, contract: ModbusContract, kind: Kind) -> CapturedRegister | None:
-        point = _point(contract, ENERGY.text)
+        point = _point(contract, ENERGY)
         if point is None:
             return None
         question = question_of(point)
@@ -229,20 +231,7 @@ class ModbusSwitch:
         value = (await self._driver.ask(meter.address, question, lane_of(kind))).values[0]
         if not isinstance(value.content, Decimal):
             return None
-        return CapturedRegister(
-            obis=ENERGY.text, amount=value.content, unit=point.unit.value, read_at=self._clock.now()
-        )
-
-    async def _optional_register(
-        self, meter: MeterRecord, contract: ModbusContract, kind: Kind
-    ) -> CapturedRegister | None:
-        try:
-            return await self._register(meter, contract, kind)
-        except (RefusedByMeter, BadReply) as error:
-            if kind is Kind.OPEN:
-                raise NoFinalReading(meter.id, str(error)) from error
-            log.warning("no register was captured", line=self._line.name, meter=meter.id, problem=str(error))
-            return None
+        return CapturedRegister(obis=ENERGY, amount=value.content, unit=point.unit.value, read_at=self._clock.now())
 
     def _contract(self, meter: MeterRecord) -> tuple[ModbusContract, ModbusRelay]:
         """Raises NotOffered."""

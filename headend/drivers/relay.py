@@ -10,6 +10,7 @@ A switch sends, and decides nothing: whether a supply may be switched is the bus
 5. the frame, once, and its reply. What was not answered raises SwitchUnconfirmed: it is looked back at, never sent again.
 """
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
@@ -17,15 +18,27 @@ from decimal import Decimal
 from typing import Literal, Protocol
 
 import msgspec
+import structlog
 from msgspec import Struct
 
 from headend.commands.model import CLOSES, CapturedRegister, Kind
-from headend.drivers.errors import DriverError, MeterSwapped, SendingTooOld, Unconfirmed
+from headend.drivers.errors import (
+    BadReply,
+    DriverError,
+    MeterSwapped,
+    NoFinalReading,
+    RefusedByMeter,
+    SendingTooOld,
+    Unconfirmed,
+)
 from headend.drivers.line import Priority
 from headend.model import MeterRecord
 
 __all__ = [
+    "CURRENTS",
+    "ENERGY",
     "SENDING_AGE_S_MAX",
+    "VOLTAGES",
     "BadSwitchAddress",
     "Contact",
     "Expected",
@@ -45,6 +58,7 @@ __all__ = [
     "check_identity",
     "lane_of",
     "nobody_expected",
+    "register_before",
 ]
 
 SENDING_AGE_S_MAX = 1.0  # between the durable "sending" and the first byte
@@ -55,8 +69,14 @@ _OTHERS = re.compile(
     r"[aA]{2}[0-9aA]{10}|9{12}"
 )  # DL/T 645's wildcards and broadcast, should a concentrator pass them on
 NAME_MAX = 64
+ENERGY = "1-0:1.8.0"  # what a switch captures with every order
+# Per phase, else the only or total one. In 62056-6-1 C = 31, 51, 71 are the phases' currents and 32, 52, 72 their voltages.
+CURRENTS = ("1-0:31.7.0", "1-0:51.7.0", "1-0:71.7.0", "1-0:11.7.0")
+VOLTAGES = ("1-0:32.7.0", "1-0:52.7.0", "1-0:72.7.0", "1-0:12.7.0")
 
 Contact = Literal["open", "closed", "permitted", "unknown"]
+
+log = structlog.get_logger(__name__)
 
 
 class BadSwitchAddress(DriverError):
@@ -231,10 +251,13 @@ class Switch(Protocol):
         look: Look,
         command_id: str,
         on_sending: OnSending,
+        hurry: asyncio.Event | None = None,
     ) -> Sent:
         """The five steps of this module, once. A refusal is a Sent with the meter's words.
 
-        operator: four bytes as sent, or the name of a person. Raises MeterSwapped, NotOffered, StopOrder, SwitchUnconfirmed.
+        operator: four bytes as sent, or the name of a person. hurry: set when something more urgent waits for the end of this order;
+        whoever might wait longer for its answer than a line waits for a reply gives up waiting then, and raises SwitchUnconfirmed.
+        Raises MeterSwapped, NotOffered, NoFinalReading, StopOrder, SwitchUnconfirmed.
         """
         ...
 
@@ -243,7 +266,7 @@ class Switch(Protocol):
         ...
 
     async def register(self, meter: MeterRecord, *, kind: Kind = Kind.STATUS) -> CapturedRegister | None:
-        """The energy register now; None where the contract has none."""
+        """The energy register now; None where the contract has none, or the meter marks it as not measured."""
         ...
 
 
@@ -296,6 +319,25 @@ def check_identity(meter: MeterRecord, told: Told, expected: Expected, missing: 
 
 def _is_set(text: str) -> bool:
     return bool(text.strip(" 0\x00"))
+
+
+async def register_before(
+    meter: MeterRecord, kind: Kind, reading: Awaitable[CapturedRegister | None]
+) -> CapturedRegister | None:
+    """The register just before an order. An open needs it, whatever the reason why there is none: what was used up to the cut could
+    not be billed. A supply is given back without it. Raises NoFinalReading, and what `reading` raises of a meter that is silent.
+    """
+    cause: DriverError | None = None
+    problem = "its contract has none, or the meter marks it as not measured"
+    try:
+        if (register := await reading) is not None:
+            return register
+    except (RefusedByMeter, BadReply) as error:
+        cause, problem = error, str(error)
+    if kind is Kind.OPEN:
+        raise NoFinalReading(meter.id, problem) from cause
+    log.warning("no register was captured", line=meter.line, meter=meter.id, problem=problem)
+    return None
 
 
 def check_age(line: str, age_s: float) -> None:

@@ -23,7 +23,7 @@ from headend.prepayment.model import Account, Contact, Customer, MeterOfAccount,
 from headend.prepayment.move_out import MoveOut
 from headend.prepayment.standing import Standing
 from headend.prepayment.supply_flags import flags_of
-from headend.prepayment.supply_store import OrderLook, Row, all_orders, load, row_of
+from headend.prepayment.supply_store import OrderLook, Row, load, newest_orders, row_of
 from headend.prepayment.tables import account_meters, accounts, contacts, customers, premises
 
 __all__ = ["FOUND_MAX", "AccountCard", "SupplyLook", "card_of", "find_accounts", "supply_of_row"]
@@ -132,7 +132,7 @@ def find_accounts(connection: Connection, text: str, *, after: str, limit: int) 
 
 
 def _supply(connection: Connection, account: str, known_since: datetime, now: datetime) -> SupplyLook:
-    return _look(load(connection, account, now), known_since, tuple(all_orders(connection, account)))
+    return _look(load(connection, account, now), known_since, tuple(newest_orders(connection, account)))
 
 
 def supply_of_row(row: Any, account: str, known_since: datetime, now: datetime) -> SupplyLook:

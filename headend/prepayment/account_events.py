@@ -7,17 +7,16 @@ import msgspec
 from sqlalchemy import Connection, delete, func, insert, select
 
 from headend.feed.envelope import iso_utc
-from headend.prepayment.database import Database
+from headend.prepayment.database import Database, put_rows
 from headend.prepayment.ports import Outbox
 from headend.prepayment.rows import epoch_ms, from_epoch_ms
-from headend.prepayment.supply_tables import supply_cursors
+from headend.prepayment.supply_tables import HANDED, cursor_of, supply_cursors
 from headend.prepayment.tables import outbox
 
 __all__ = ["ACCOUNT_TYPE", "hand_over", "tell"]
 
 ACCOUNT_TYPE = "headend.account.v1"
 _AT_ONCE = 200
-_HANDED = 1  # row of supply_cursors
 
 
 def tell(connection: Connection, about: str, account: str, now: datetime, data: Mapping[str, object]) -> int:
@@ -38,8 +37,8 @@ def tell(connection: Connection, about: str, account: str, now: datetime, data: 
 def hand_over(database: Database, port: Outbox) -> int:
     """Offers what waits, oldest first; forgets what was taken, all but the newest, which keeps the count. Raises OutboxUnavailable."""
     with database.reading("looking for events") as connection:
-        handed = connection.execute(select(supply_cursors.c.number).where(supply_cursors.c.id == _HANDED)).scalar()
-        waiting = select(outbox).where(outbox.c.number > (handed or 0)).order_by(outbox.c.number).limit(_AT_ONCE)
+        handed = cursor_of(connection, HANDED) or 0
+        waiting = select(outbox).where(outbox.c.number > handed).order_by(outbox.c.number).limit(_AT_ONCE)
         rows = connection.execute(waiting).all()
     for row in rows:
         port.offer(row.number, row.type, row.subject, from_epoch_ms(row.at), bytes(row.data))
@@ -47,6 +46,5 @@ def hand_over(database: Database, port: Outbox) -> int:
         last = rows[-1].number
         with database.writing("noting events as handed over") as connection:
             connection.execute(delete(outbox).where(outbox.c.number < last))
-            connection.execute(delete(supply_cursors).where(supply_cursors.c.id == _HANDED))
-            connection.execute(insert(supply_cursors), [{"id": _HANDED, "number": last}])
+            put_rows(connection, supply_cursors, [(HANDED, last)])
     return len(rows)

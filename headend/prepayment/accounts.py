@@ -47,6 +47,8 @@ __all__ = [
     "change_holder",
     "change_tariff",
     "check_amounts",
+    "check_meter",
+    "check_tariff",
     "close",
     "contact_of",
     "contact_of_row",
@@ -55,6 +57,7 @@ __all__ = [
     "exchange_meter",
     "holders_of",
     "meters_of",
+    "not_closed",
     "of_landlord",
     "of_meter",
     "phone_number",
@@ -131,6 +134,22 @@ def check_amounts(reminder_minor: int, topup_minor: int, bank: str) -> None:
         )
 
 
+def check_tariff(tariff: str, tariffs: Collection[str]) -> None:
+    """Raises NotEligible."""
+    if tariff not in tariffs:
+        raise NotEligible(f"tariff {tariff!r}; expected one of {', '.join(sorted(tariffs))}")
+
+
+def check_meter(connection: Connection, meter: str, our_meters: Collection[str]) -> None:
+    """That it may measure another account from now on. Raises NotEligible."""
+    if meter not in our_meters:
+        raise NotEligible(f"meter {meter!r} is none of ours; expected the asset number of a meter that we read")
+    if (other := of_meter(connection, meter)) is not None:
+        raise NotEligible(
+            f"meter {meter!r} belongs to account {other!r}, which is open; expected it to be closed first"
+        )
+
+
 def amounts(connection: Connection, account: str, *, reminder_minor: int, topup_minor: int, bank: str) -> Account:
     """As the customer confirmed them. Raises UnknownAccount, NotEligible."""
     found = account_of(connection, account)
@@ -142,8 +161,7 @@ def amounts(connection: Connection, account: str, *, reminder_minor: int, topup_
 def change_tariff(connection: Connection, account: str, tariff: str, *, tariffs: Collection[str]) -> Account:
     """From the first day that is not settled yet. Raises UnknownAccount, NotEligible."""
     found = account_of(connection, account)
-    if tariff not in tariffs:
-        raise NotEligible(f"tariff {tariff!r}; expected one of {', '.join(sorted(tariffs))}")
+    check_tariff(tariff, tariffs)
     own = (
         select(accounts.c.number, accounts.c.opened_on, positions.c.day)
         .join(positions, positions.c.account == accounts.c.number, isouter=True)
@@ -171,10 +189,7 @@ def exchange_meter(
     Raises UnknownAccount, NotEligible.
     """
     account_of(connection, account)
-    if new not in our_meters:
-        raise NotEligible(f"meter {new!r} is none of ours; expected the asset number of a meter that we read")
-    if (other := of_meter(connection, new)) is not None:
-        raise NotEligible(f"meter {new!r} belongs to account {other!r}, which is open")
+    check_meter(connection, new, our_meters)
     held = [one for one in meters_of(connection, account) if one.meter == old and one.until is None]
     if not held or held[0].since >= day:
         raise NotEligible(f"meter {old!r} does not measure account {account!r} before {day}; expected one that does")
@@ -189,9 +204,7 @@ def close(connection: Connection, account: str, last_day: date) -> Account:
 
     Raises UnknownAccount, AccountClosed.
     """
-    found = account_of(connection, account)
-    if found.closed_on is not None:
-        raise AccountClosed(account, found.closed_on.isoformat())
+    found = not_closed(connection, account)
     for one in meters_of(connection, account):
         if one.until is None:
             _end_meter(connection, account, one.meter, last_day)
@@ -243,6 +256,15 @@ def account_of(connection: Connection, account: str) -> Account:
     if row is None:
         raise UnknownAccount(account)
     return account_of_row(row._mapping)
+
+
+def not_closed(connection: Connection, account: str) -> Account:
+    """Raises UnknownAccount, AccountClosed."""
+    found = account_of(connection, account)
+    if found.state is AccountState.CLOSED:
+        assert found.closed_on is not None
+        raise AccountClosed(account, found.closed_on.isoformat())
+    return found
 
 
 def all_accounts(connection: Connection, *, after: str = "", limit: int | None = None) -> Iterator[Account]:

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from datetime import date
 
-from sqlalchemy import Connection, delete, func, or_, select
+from sqlalchemy import Connection, delete, or_, select
 
 from headend.prepayment.database import AT_ONCE, put_rows
 from headend.prepayment.rows import day_number
 from headend.prepayment.tables import account_meters, accounts, touched
 
-__all__ = ["count_due", "done", "due_after", "touch", "touch_account", "touch_meters"]
+__all__ = ["done", "due_after", "due_among", "has_due", "touch", "touch_account", "touch_meters"]
 
 
 def touch_account(connection: Connection, account: str, since: date) -> None:
@@ -26,7 +26,8 @@ def touch(connection: Connection, since: Mapping[int, int]) -> None:
         some = numbers[start : start + AT_ONCE]
         statement = select(touched.c.account, touched.c.day).where(touched.c.account.in_(some))
         held = {number: day for number, day in connection.execute(statement)}
-        rows = [(number, min(since[number], held.get(number, since[number]))) for number in some]
+        # Today's reads touch the same accounts again and again.
+        rows = [(number, since[number]) for number in some if number not in held or since[number] < held[number]]
         put_rows(connection, touched, rows)
 
 
@@ -51,6 +52,14 @@ def touch_meters(connection: Connection, since: Mapping[str, int]) -> list[str]:
     return sorted(ids)
 
 
+def has_due(connection: Connection, before: date | None = None) -> bool:
+    """Whether there is anything, answered at once also where all accounts have news of today. before: as in `due_after`."""
+    statement = select(touched.c.account).limit(1)
+    if before is not None:
+        statement = statement.where(touched.c.day < day_number(before))
+    return connection.execute(statement).first() is not None
+
+
 def due_after(connection: Connection, after: int, limit: int, *, before: date | None = None) -> list[tuple[int, int]]:
     """By number, above that one: with the day from which on. before: those alone that have news of a day before that one."""
     statement = (
@@ -64,11 +73,12 @@ def due_after(connection: Connection, after: int, limit: int, *, before: date | 
     return [(number, day) for number, day in connection.execute(statement)]
 
 
+def due_among(connection: Connection, numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Of these, at most `AT_ONCE`, what `due_after` gives."""
+    statement = select(touched.c.account, touched.c.day).where(touched.c.account.in_(numbers))
+    return [(number, day) for number, day in connection.execute(statement.order_by(touched.c.account))]
+
+
 def done(connection: Connection, numbers: Sequence[int]) -> None:
     for at in range(0, len(numbers), AT_ONCE):
         connection.execute(delete(touched).where(touched.c.account.in_(numbers[at : at + AT_ONCE])))
-
-
-def count_due(connection: Connection) -> int:
-    """Accounts that wait for the next run."""
-    return connection.execute(select(func.count()).select_from(touched)).scalar() or 0

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import Connection, Row, and_, func, literal, or_, select
 
 from headend.clock import Clock
@@ -49,7 +50,7 @@ class Limits(Struct, frozen=True, kw_only=True):
 
 class Debit(Struct, frozen=True, kw_only=True):
     """day: of the settlement it belongs to. state: "asked", "unknown", "refused" or "accepted". tries: 0 where the bank was not asked
-    yet. next_try_at: None when it is over."""
+    yet. next_try_at: None when it is over. agreement: that the bank was asked under for `key`; "" before it was asked."""
 
     account: str
     day: date
@@ -60,6 +61,7 @@ class Debit(Struct, frozen=True, kw_only=True):
     asked_at: datetime
     next_try_at: datetime | None
     problem: str
+    agreement: str
 
 
 class Drawn(Struct, frozen=True, kw_only=True):
@@ -92,16 +94,6 @@ class Autopay:
         self._days = days
         self._clock = clock
         self._limits = Limits() if limits is None else limits
-
-    def run(self) -> Drawn:
-        """All of it at once: after a settlement, and whenever something may be tried again.
-
-        Raises StoreError: call it again.
-        """
-        after = ""
-        while after := self.note(after):
-            pass
-        return self.draw()
 
     def note(self, after: str) -> str:
         """Of the next accounts behind that one that are below their reminder amount; gives the last of them, "" when that was all."""
@@ -153,6 +145,7 @@ class Autopay:
                 epoch_ms(now),
                 epoch_ms(now),
                 "",
+                "",
             )
             for account, amount in found
             if self._may(connection, account, amount, today)
@@ -189,30 +182,35 @@ class Autopay:
         now = self._clock.now()
         with self._database.writing("noting a debit's try") as connection:
             account = connection.execute(select(accounts).where(accounts.c.id == debit.account)).one()
-            agreement, currency = account.bank, account.currency
             if debit.state == REFUSED or debit.tries == 0:
                 if problem := _unwanted(connection, account, debit):
-                    _store(connection, _next(debit, state=REFUSED, next_try_at=None, problem=problem))
+                    _store(connection, replace(debit, state=REFUSED, next_try_at=None, problem=problem))
                     return REFUSED
                 tries = debit.tries + 1
-                debit = _next(debit, key=f"{OWN_RECEIPT}{debit.account}:{debit.day}:{tries}", tries=tries, asked_at=now)
-            elif not agreement:
+                key = f"{OWN_RECEIPT}{debit.account}:{debit.day}:{tries}"
+                debit = replace(debit, key=key, tries=tries, asked_at=now, agreement=account.bank)
+            elif not account.bank:
                 problem = f"the agreement was ended before the bank has said what became of {debit.key}"
-                _store(connection, _next(debit, state=UNKNOWN, next_try_at=now + _DAY, problem=problem))
+                _store(connection, replace(debit, state=UNKNOWN, next_try_at=now + _DAY, problem=problem))
                 _log.warning("a debit cannot be asked for any more", account=debit.account, key=debit.key)
                 return UNKNOWN
+            elif (
+                not debit.agreement
+            ):  # noted by a program that did not keep it, of an account that had none for a while
+                debit = replace(debit, agreement=account.bank)
             # Asked, before it is: after a crash the same key is asked again.
-            _store(connection, _next(debit, state=ASKED, next_try_at=now))
-        after = self._answer(debit, agreement, currency)
+            _store(connection, replace(debit, state=ASKED, next_try_at=now))
+        # Under the agreement it was first asked with: another one would be refused, whatever was drawn under that.
+        after = self._answer(debit, account.currency)
         with self._database.writing("noting a debit's answer") as connection:
             _store(connection, after)
             if self._answered is not None and after.state != UNKNOWN:
                 self._answered(connection, after, self._clock.now())
         return after.state
 
-    def _answer(self, debit: Debit, agreement: str, currency: str) -> Debit:
+    def _answer(self, debit: Debit, currency: str) -> Debit:
         """What the bank says now, and what was drawn booked."""
-        answer = self._bank.debit(agreement, debit.amount_minor, currency, debit.key)
+        answer = self._bank.debit(debit.agreement, debit.amount_minor, currency, debit.key)
         now = self._clock.now()
         again = now + self._limits.ask_again_after
         if answer.outcome is DebitOutcome.ACCEPTED:
@@ -232,13 +230,13 @@ class Autopay:
                     "a debit was drawn and not booked", account=debit.account, key=debit.key, problem=str(error)
                 )
                 # Asked again, the bank says again that it has drawn. Others must not wait for this account's meters.
-                return _next(debit, state=UNKNOWN, next_try_at=again, problem="drawn, and not booked yet")
-            return _next(debit, state=ACCEPTED, next_try_at=None, problem="")
+                return replace(debit, state=UNKNOWN, next_try_at=again, problem="drawn, and not booked yet")
+            return replace(debit, state=ACCEPTED, next_try_at=None, problem="")
         if answer.outcome is DebitOutcome.REFUSED:
             waits = self._limits.retry_after
             again_at = now + waits[debit.tries - 1] if debit.tries <= len(waits) else None
-            return _next(debit, state=REFUSED, next_try_at=again_at, problem=answer.reason)
-        return _next(debit, state=UNKNOWN, next_try_at=again, problem=answer.reason or "no answer from the bank")
+            return replace(debit, state=REFUSED, next_try_at=again_at, problem=answer.reason)
+        return replace(debit, state=UNKNOWN, next_try_at=again, problem=answer.reason or "no answer from the bank")
 
 
 def _unwanted(connection: Connection, account: Row[Any], debit: Debit) -> str:
@@ -271,29 +269,6 @@ def debits_of(connection: Connection, account: str) -> list[Debit]:
     return [_debit(row) for row in connection.execute(statement)]
 
 
-def _next(
-    debit: Debit,
-    *,
-    key: str | None = None,
-    tries: int | None = None,
-    asked_at: datetime | None = None,
-    state: str | None = None,
-    next_try_at: datetime | None = None,
-    problem: str | None = None,
-) -> Debit:
-    return Debit(
-        account=debit.account,
-        day=debit.day,
-        key=debit.key if key is None else key,
-        amount_minor=debit.amount_minor,
-        state=debit.state if state is None else state,
-        tries=debit.tries if tries is None else tries,
-        asked_at=debit.asked_at if asked_at is None else asked_at,
-        next_try_at=next_try_at,
-        problem=debit.problem if problem is None else problem,
-    )
-
-
 def _store(connection: Connection, debit: Debit) -> None:
     row = (
         debit.account,
@@ -305,6 +280,7 @@ def _store(connection: Connection, debit: Debit) -> None:
         epoch_ms(debit.asked_at),
         None if debit.next_try_at is None else epoch_ms(debit.next_try_at),
         debit.problem,
+        debit.agreement,
     )
     put_rows(connection, debits, [row])
 

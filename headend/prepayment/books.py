@@ -7,14 +7,14 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 
 from headend.database.engine import insert_rows
+from headend.prepayment.database import AT_ONCE
 from headend.prepayment.errors import KeyReused
 from headend.prepayment.model import Cause, Entry, Posted, customer_book
 from headend.prepayment.rows import day_number, day_of, epoch_ms, from_epoch_ms
 from headend.prepayment.tables import books, entries
 
-__all__ = ["balance_of", "balances_of", "check_books", "entries_of", "post"]
+__all__ = ["balance_of", "balances_of", "check_books", "entries_of", "held", "post"]
 
-_AT_ONCE = 500  # per question; databases limit the number of parameters
 _MOVE = (
     update(books)
     .where(books.c.id == bindparam("book"))
@@ -53,17 +53,20 @@ def post(connection: Connection, wanted: Sequence[Entry]) -> list[Posted]:
 
 def balance_of(connection: Connection, account: str, currency: str) -> int:
     """What the customer has to his credit, minor units; negative is owed."""
-    statement = select(books.c.balance_minor).where(
-        books.c.name == customer_book(account), books.c.currency == currency
-    )
+    return held(connection, customer_book(account), currency)
+
+
+def held(connection: Connection, book: str, currency: str) -> int:
+    """What a book holds, minor units; 0 of one that never had an entry."""
+    statement = select(books.c.balance_minor).where(books.c.name == book, books.c.currency == currency)
     return connection.execute(statement).scalar() or 0
 
 
 def balances_of(connection: Connection, accounts: Sequence[str]) -> dict[str, int]:
     """By account; those that never had an entry are absent."""
     found: dict[str, int] = {}
-    for start in range(0, len(accounts), _AT_ONCE):
-        names = {customer_book(account): account for account in accounts[start : start + _AT_ONCE]}
+    for start in range(0, len(accounts), AT_ONCE):
+        names = {customer_book(account): account for account in accounts[start : start + AT_ONCE]}
         statement = select(books.c.name, books.c.balance_minor).where(books.c.name.in_(names))
         found.update((names[name], balance) for name, balance in connection.execute(statement))
     return found
@@ -75,9 +78,13 @@ def entries_of(
     *,
     since: date | None = None,
     until: date | None = None,
+    booked_after: int | None = None,
     newest: int | None = None,
 ) -> list[tuple[int, Entry, int]]:
-    """Number, entry, and what it did to the customer's credit; of days in [since, until), by number. newest: not more than so many."""
+    """Number, entry, and what it did to the customer's credit; of days in [since, until), by number.
+
+    booked_after: of days before `since` too, what was booked behind that entry. newest: not more than so many.
+    """
     own, other = books.alias("own"), books.alias("other")
     identity = select(own.c.id).where(own.c.name == customer_book(account)).scalar_subquery()
     statement = (
@@ -89,7 +96,10 @@ def entries_of(
         .limit(newest)
     )
     if since is not None:
-        statement = statement.where(entries.c.day >= day_number(since))
+        is_wanted = entries.c.day >= day_number(since)
+        if booked_after is not None:
+            is_wanted = or_(is_wanted, entries.c.number > booked_after)
+        statement = statement.where(is_wanted)
     if until is not None:
         statement = statement.where(entries.c.day < day_number(until))
     found = []
@@ -135,8 +145,8 @@ def check_books(connection: Connection) -> list[str]:
 
 def _known(connection: Connection, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for start in range(0, len(keys), _AT_ONCE):
-        statement = select(entries).where(entries.c.key.in_(keys[start : start + _AT_ONCE]))
+    for start in range(0, len(keys), AT_ONCE):
+        statement = select(entries).where(entries.c.key.in_(keys[start : start + AT_ONCE]))
         found.update((row.key, dict(row._mapping)) for row in connection.execute(statement))
     return found
 
@@ -146,9 +156,9 @@ def _book_ids(connection: Connection, wanted: Iterable[Entry]) -> dict[tuple[str
     needed = {(book, entry.currency) for entry in wanted for book in (entry.from_book, entry.to_book)}
     names = sorted({name for name, _ in needed})
     ids: dict[tuple[str, str], int] = {}
-    for start in range(0, len(names), _AT_ONCE):
+    for start in range(0, len(names), AT_ONCE):
         statement = select(books.c.name, books.c.currency, books.c.id).where(
-            books.c.name.in_(names[start : start + _AT_ONCE])
+            books.c.name.in_(names[start : start + AT_ONCE])
         )
         ids.update(((name, currency), identity) for name, currency, identity in connection.execute(statement))
     if missing := sorted(needed - ids.keys()):

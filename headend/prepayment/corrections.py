@@ -4,12 +4,13 @@ from datetime import date, datetime
 
 from sqlalchemy import Connection, select
 
-from headend.prepayment.books import balance_of, post
-from headend.prepayment.errors import AccountClosed, BadInput
+from headend.prepayment.accounts import not_closed
+from headend.prepayment.books import held, post
+from headend.prepayment.errors import BadInput
 from headend.prepayment.model import Account, AccountState, Cause, Entry, Posted, customer_book
 from headend.prepayment.money import shown
 from headend.prepayment.payments import AMOUNT_MAX
-from headend.prepayment.tables import books, entries
+from headend.prepayment.tables import entries
 
 __all__ = ["ADJUSTMENTS", "PAID_OUT", "adjust", "is_new_credit", "refund"]
 
@@ -21,9 +22,7 @@ def adjust(
     connection: Connection, account: Account, amount_minor: int, *, key: str, note: str, now: datetime, day: date
 ) -> Posted:
     """Signed: more than 0 is to the customer's credit. Raises AccountClosed, KeyReused, BadInput."""
-    if account.state is AccountState.CLOSED:
-        assert account.closed_on is not None
-        raise AccountClosed(account.id, account.closed_on.isoformat())
+    not_closed(connection, account.id)
     if not 0 < abs(amount_minor) <= AMOUNT_MAX:
         raise BadInput(f"amount_minor {amount_minor}; expected 1 to {AMOUNT_MAX} minor units, or less than nothing")
     customer, is_credit = customer_book(account.id), amount_minor > 0
@@ -58,7 +57,7 @@ def refund(
     book = f"refund:{account.id}" if is_closed else customer_book(account.id)
     full_key = f"refund:{key}"
     is_known = connection.execute(select(entries.c.number).where(entries.c.key == full_key)).first() is not None
-    there = _held(connection, book, account.currency) if is_closed else _credit(connection, account)
+    there = held(connection, book, account.currency)
     if not is_known and amount_minor > there:
         raise BadInput(
             f"amount_minor {amount_minor}; account {account.id!r} has {shown(max(0, there), account.currency)} "
@@ -77,12 +76,3 @@ def refund(
         note=note,
     )
     return post(connection, [entry])[0]
-
-
-def _credit(connection: Connection, account: Account) -> int:
-    return balance_of(connection, account.id, account.currency)
-
-
-def _held(connection: Connection, book: str, currency: str) -> int:
-    statement = select(books.c.balance_minor).where(books.c.name == book, books.c.currency == currency)
-    return connection.execute(statement).scalar() or 0

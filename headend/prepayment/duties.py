@@ -5,19 +5,20 @@ A first settlement of 150,000 accounts takes some 20 s of work; cut into pieces 
 their turn in between. What a duty keeps in memory is how far it has come in a round, and nothing is lost when that is forgotten.
 """
 
-from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime, timedelta
+from functools import partial
 
 import structlog
-from msgspec import Struct
-from sqlalchemy import delete, select
+from msgspec import Struct, field
+from sqlalchemy import Connection, delete, select
 
 from headend.clock import Clock
 from headend.prepayment import move_out
 from headend.prepayment.account_events import hand_over
 from headend.prepayment.autopay import Autopay
 from headend.prepayment.database import Database
-from headend.prepayment.engine import State
+from headend.prepayment.engine import MAY_BE_OFF
 from headend.prepayment.errors import AccountClosed, NotSettled, SwitchboardUnavailable
 from headend.prepayment.findings import look_at, look_at_off, meters_to_ask
 from headend.prepayment.intake import Intake
@@ -25,13 +26,14 @@ from headend.prepayment.letter_drafts import LetterDrafts
 from headend.prepayment.mailroom import Mailroom
 from headend.prepayment.patience import PatientSwitchboard
 from headend.prepayment.ports import Outbox, Supply
+from headend.prepayment.put_off import PutOff
 from headend.prepayment.reconciliation import flag_told
 from headend.prepayment.relay_events import RelayFollower
 from headend.prepayment.service import Duty
 from headend.prepayment.settlement import Settlement
 from headend.prepayment.statement_data import due_statements, make_statement
 from headend.prepayment.supply_desk import SupplyDesk
-from headend.prepayment.supply_flags import raise_flag
+from headend.prepayment.supply_flags import CLOSED_WHILE_OFF, raise_flag
 from headend.prepayment.supply_store import load
 from headend.prepayment.tables import accounts, news
 
@@ -49,7 +51,6 @@ MOVE_OUTS = 20
 WITHIN_S = 60.0
 HOUR_S = 3600.0
 DAY_S = 86_400.0
-_OFF = (State.ORDERED, State.DISCONNECTED, State.PAID)
 _log = structlog.get_logger(__name__)
 
 
@@ -107,6 +108,7 @@ class _Settling(Struct, frozen=True):
             done += looked_at
             if clock.monotonic() - began >= PIECE_S:
                 break
+        settlement.put_off.tell(now)
         return done
 
 
@@ -115,22 +117,28 @@ class _MovingOut(Struct):
 
     desks: Desks
     after: str = ""
+    put_off: PutOff[str] = field(default_factory=lambda: PutOff("final settlements"))
 
     def tick(self, now: datetime) -> int:
         settlement = self.desks.settlement
         with self.desks.database.reading("looking for move-outs") as connection:
             waiting = sorted(one.account for one in move_out.waiting(connection, settlement.days.today(now)))
-        some = [account for account in waiting if account > self.after][:MOVE_OUTS]
+        some = [one for one in waiting if one > self.after and not self.put_off.waits(one, now)][:MOVE_OUTS]
         self.after = some[-1] if len(some) == MOVE_OUTS else ""
-        return sum(self._finish(account, now) for account in some)
+        done = 0
+        for account in some:
+            done += self.put_off.do([account], partial(self._finish, now), now)
+        self.put_off.tell(now)
+        return done
 
-    def _finish(self, account: str, now: datetime) -> bool:
+    def _finish(self, now: datetime, accounts: Sequence[str]) -> bool:
+        (account,) = accounts
         try:
             with self.desks.database.writing("settling finally") as connection:
                 move_out.finish(connection, account, self.desks.settlement, now)
-                if load(connection, account, now).episode.state in _OFF:
+                if load(connection, account, now).episode.state in MAY_BE_OFF:
                     text = "the account was closed while its supply was off; the next customer of these premises needs it back"
-                    raise_flag(connection, account, "closed-while-off", now, text)
+                    raise_flag(connection, account, CLOSED_WHILE_OFF, now, text)
         except (NotSettled, AccountClosed) as waits:
             _log.debug("a final settlement waits", problem=str(waits))
             return False
@@ -138,48 +146,70 @@ class _MovingOut(Struct):
 
 
 class _Statements(Struct):
-    """Asked once every ten minutes whose statement of last month can be made; it is a question to all accounts."""
+    """Asked once every ten minutes whose statement of last month can be made; it is a question to all accounts.
+
+    month: any day of the one that `due` was asked for. Making them may outlast it, and the next one's are not due then.
+    """
 
     desks: Desks
+    month: date = date.min
     due: list[str] = []
     ask_at: float = 0.0
+    put_off: PutOff[str] = field(default_factory=lambda: PutOff("statements"))
 
     def tick(self, now: datetime) -> int:
         desks, days = self.desks, self.desks.settlement.days
-        if not self.due:
-            if desks.clock.monotonic() < self.ask_at:
-                return 0
+        if not self.due and desks.clock.monotonic() >= self.ask_at:
             self.ask_at = desks.clock.monotonic() + HOUR_S / 6
+            self.month = days.today(now).replace(day=1) - timedelta(days=1)
             with desks.database.reading("looking for due statements") as connection:
-                self.due = list(due_statements(connection, now, days))[::-1]
-        month = days.today(now).replace(day=1) - timedelta(days=1)
-        some = [self.due.pop() for _ in range(min(STATEMENTS, len(self.due)))]
-        for account in some:
-            with desks.database.writing("making a statement") as connection:
-                made = make_statement(connection, account, month, now, days)
+                self.due = [one for one in due_statements(connection, now, days) if not self.put_off.waits(one, now)]
+            self.due.reverse()
+        made = 0
+        for _ in range(min(STATEMENTS, len(self.due))):
+            made += self.put_off.do([self.due.pop()], partial(self._make, now), now)
+        self.put_off.tell(now)
+        return made
+
+    def _make(self, now: datetime, some: Sequence[str]) -> int:
+        desks = self.desks
+        with desks.database.writing("making a statement") as connection:
+            for account in some:
+                made = make_statement(connection, account, self.month, now, desks.settlement.days)
                 desks.letters.statement(connection, made, now)
         return len(some)
 
 
-class _Findings(Struct, frozen=True):
-    """What the use of accounts says that were charged since they were looked at."""
+class _Findings(Struct):
+    """What the use of accounts says that were charged since they were looked at. put_off: by number and id."""
 
     desks: Desks
+    put_off: PutOff[tuple[int, str]] = field(default_factory=lambda: PutOff("looking at use", name=lambda key: key[1]))
 
     def tick(self, now: datetime) -> int:
+        with self.desks.database.reading("looking for accounts with news") as connection:
+            some = self.put_off.pick(partial(self._news, connection), now)
+        done = self.put_off.do(some, partial(self._look, now), now) if some else 0
+        self.put_off.tell(now)
+        return done
+
+    @staticmethod
+    def _news(connection: Connection, after: tuple[int, str] | None) -> list[tuple[int, str]]:
+        statement = select(news.c.account, accounts.c.id).join(accounts, accounts.c.number == news.c.account)
+        if after is not None:
+            statement = statement.where(news.c.account > after[0])
+        found = connection.execute(statement.order_by(news.c.account).limit(FINDINGS))
+        return [(number, account) for number, account in found]
+
+    def _look(self, now: datetime, some: Sequence[tuple[int, str]]) -> int:
         desks, days = self.desks, self.desks.settlement.days
-        with desks.database.reading("looking for accounts with news") as connection:
-            if connection.execute(select(news.c.account).limit(1)).first() is None:
-                return 0
         with desks.database.writing("looking at use") as connection:
-            statement = select(news.c.account, accounts.c.id).join(accounts, accounts.c.number == news.c.account)
-            some = connection.execute(statement.order_by(news.c.account).limit(FINDINGS)).all()
             for _, account in some:
                 found = look_at(connection, account, now, days)
                 if found is not None:
                     desks.letters.finding(connection, found, days.today(now), now)
             connection.execute(delete(news).where(news.c.account.in_([number for number, _ in some])))
-            return len(some)
+        return len(some)
 
 
 class _Supplies(Struct):
@@ -188,21 +218,27 @@ class _Supplies(Struct):
     desks: Desks
     meters: list[tuple[str, str]] = []
     ask_at: float = 0.0
+    put_off: PutOff[tuple[str, str]] = field(
+        default_factory=lambda: PutOff("looking at supplies that are off", name=lambda key: key[0])
+    )
 
     def tick(self, now: datetime) -> int:
         desks, days = self.desks, self.desks.settlement.days
-        if not self.meters:
-            if desks.clock.monotonic() < self.ask_at:
-                return 0
+        if not self.meters and desks.clock.monotonic() >= self.ask_at:
             self.ask_at = desks.clock.monotonic() + HOUR_S
             with desks.database.reading("looking for supplies that are off") as connection:
                 self.meters = meters_to_ask(connection, days.today(now))
         some, self.meters = self.meters[:ASKED], self.meters[ASKED:]
-        if not some:
-            return 0
-        # Asked before the transaction: an answer may take its time.
-        desks.switch.begin()
-        known = _Known(self._asked(meter for _, meter in some))
+        if some:
+            # Asked before the transaction: an answer may take its time.
+            desks.switch.begin()
+            known = self._asked(meter for _, meter in some)
+            self.put_off.do(some, partial(self._look, now, known), now)
+        self.put_off.tell(now)
+        return len(some)
+
+    def _look(self, now: datetime, known: Mapping[str, Supply], some: Sequence[tuple[str, str]]) -> int:
+        desks, days = self.desks, self.desks.settlement.days
         with desks.database.writing("looking at supplies that are off") as connection:
             for found in look_at_off(connection, some, known, now, days):
                 desks.letters.finding(connection, found, days.today(now), now)
@@ -225,13 +261,6 @@ class _Supplies(Struct):
                 raise problems[0]
             _log.warning("some supplies could not be asked", count=len(problems), problem=str(problems[0]))
         return known
-
-
-class _Known(Struct, frozen=True):
-    supplies: Mapping[str, Supply]
-
-    def supply(self, meter: str) -> Supply:
-        return self.supplies.get(meter, "unknown")
 
 
 class _Noting(Struct):

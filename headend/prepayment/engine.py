@@ -19,8 +19,10 @@ from msgspec import Struct
 
 from headend.prepayment.money import shown
 from headend.prepayment.notice_plan import NoticePlan, Step
+from headend.prepayment.supply_flags import DISCONNECTION_REFUSED, NOT_BACK, WARNED_IN_VAIN
 
 __all__ = [
+    "MAY_BE_OFF",
     "TRANSITIONS",
     "Decision",
     "Do",
@@ -86,6 +88,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
     S.DISCONNECTED: {E.PUT_RIGHT: S.PAID, E.CAME_BACK: S.WELL},
     S.PAID: {E.CAME_BACK: S.WELL},
 }
+MAY_BE_OFF = (S.ORDERED, S.DISCONNECTED, S.PAID)  # states in which the supply may be off by our order
 
 
 class NoticeState(enum.Enum):
@@ -291,7 +294,7 @@ def _used_up(plan: NoticePlan, episode: Episode, facts: Facts) -> Decision:
     last = facts.notices.get("last-warning")
     if last is not None and last.attempt >= plan.last_warnings_max and not facts.is_held:
         text = f"the last of {last.attempt} last warnings came to nothing"
-        return Decision(flag="warned-in-vain", reason=text)
+        return Decision(flag=WARNED_IN_VAIN, reason=text)
     step = plan.last_warning
     if first is None or first.proven_at is None or second is None or second.proven_at is None:
         return Decision(look_at=facts.now + IDLE)
@@ -339,7 +342,7 @@ def _ordered(plan: NoticePlan, episode: Episode, facts: Facts) -> Decision:
             do=Do.ADVANCE,
             event=E.ORDER_ENDED,
             retry_at=facts.now + plan.order_pause,
-            flag="disconnection-refused" if needs_person else "",
+            flag=DISCONNECTION_REFUSED if needs_person else "",
             reason="; ".join(needs_person),
         )
     return Decision(look_at=facts.now + POLL)
@@ -359,7 +362,7 @@ def _paid(plan: NoticePlan, episode: Episode, facts: Facts) -> Decision:
         return Decision(do=Do.ADVANCE, event=E.CAME_BACK, kind="restored" if episode.off_at is not None else "")
     late = facts.now - episode.since >= plan.back_within
     text = f"paid, and the supply is {facts.supply} after {plan.back_within}"
-    return Decision(look_at=facts.now + POLL, flag="not-back" if late else "", reason=text if late else "")
+    return Decision(look_at=facts.now + POLL, flag=NOT_BACK if late else "", reason=text if late else "")
 
 
 _RULES = {
@@ -382,7 +385,7 @@ def _bring_back(plan: NoticePlan, facts: Facts, kind: str = "") -> Decision:
         return Decision(do=Do.ADVANCE, event=E.PUT_RIGHT, kind=kind)
     late = facts.credit_since is not None and facts.now - facts.credit_since >= plan.back_within
     text = f"paid, and the command interface could not be told of it for {plan.back_within}"
-    return Decision(do=Do.TELL, flag="not-back" if late else "", reason=text if late else "")
+    return Decision(do=Do.TELL, flag=NOT_BACK if late else "", reason=text if late else "")
 
 
 def _is_low(plan: NoticePlan, facts: Facts) -> bool:

@@ -17,10 +17,11 @@ from headend.prepayment.accounts import (
     account_of,
     add_contact,
     check_amounts,
+    check_meter,
+    check_tariff,
     contact_of,
     customer_of,
     meters_of,
-    of_meter,
     phone_number,
     premises_of,
 )
@@ -145,11 +146,8 @@ def _last_day_of_another(connection: Connection, meter: str, account: str, opens
 
 def _check(connection: Connection, wanted: Enrolment, *, our_meters: Collection[str], tariffs: Collection[str]) -> None:
     _check_id("account", wanted.account)
-    _check_id("customer", wanted.customer)
     if connection.execute(select(accounts.c.id).where(accounts.c.id == wanted.account)).first():
         raise NotEligible(f"account {wanted.account!r} exists already; expected a new customer number")
-    if not wanted.name.strip() or not wanted.identity.strip():
-        raise NotEligible("name and identity are empty; expected those of the document that was shown")
     known = premises_of(connection, wanted.premises.id)
     if wanted.premises.is_submetered or (known is not None and known.is_submetered):
         raise NotEligible(
@@ -160,17 +158,10 @@ def _check(connection: Connection, wanted: Enrolment, *, our_meters: Collection[
     if len(set(wanted.meters)) < len(wanted.meters):
         raise NotEligible(f"meters {', '.join(wanted.meters)}; expected each of them once")
     for meter in wanted.meters:
-        if meter not in our_meters:
-            raise NotEligible(f"meter {meter!r} is none of ours; expected the asset number of a meter that we read")
-        other = of_meter(connection, meter)
-        if other is not None:
-            raise NotEligible(
-                f"meter {meter!r} belongs to account {other!r}, which is open; expected it to be closed first"
-            )
+        check_meter(connection, meter, our_meters)
     if wanted.currency not in MINOR_DIGITS:
         raise NotEligible(f"currency {wanted.currency!r}; expected one of {', '.join(MINOR_DIGITS)}")
-    if wanted.tariff not in tariffs:
-        raise NotEligible(f"tariff {wanted.tariff!r}; expected one of {', '.join(sorted(tariffs))}")
+    check_tariff(wanted.tariff, tariffs)
     check_amounts(wanted.reminder_minor, wanted.topup_minor, wanted.bank)
     if wanted.landlord and customer_of(connection, wanted.landlord) is None:
         raise NotEligible(f"landlord {wanted.landlord!r} is no customer that is known")

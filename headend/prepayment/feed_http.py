@@ -1,19 +1,16 @@
 """The feed as prepaid supply reads it: GET /v1/feed, page by page, over whatever reaches the head-end."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 from msgspec import Struct
 
-from headend.prepayment.errors import FeedBroken, FeedPruned, FeedUnavailable, SwitchboardUnavailable
-from headend.prepayment.switchboard_http import Asked, Caller
+from headend.prepayment.calling import Asked, Caller, NoAnswer
+from headend.prepayment.errors import FeedBroken, FeedPruned, FeedUnavailable
 
 __all__ = ["HttpFeed"]
 
 PAGE_MAX = 10_000  # of the interface
-LOOK_EVERY_S = 1.0
-WAIT_S = 20.0
 
 
 class _Page(Struct):
@@ -31,11 +28,10 @@ _PAGE = msgspec.json.Decoder(_Page)
 
 
 class HttpFeed:
-    """pause: waits for so many seconds. Blocking, for threads of prepaid supply."""
+    """Blocking, for threads of prepaid supply."""
 
-    def __init__(self, call: Caller, *, pause: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, call: Caller) -> None:
         self._call = call
-        self._pause = pause
 
     def events_after(self, sequence: int, limit: int) -> Sequence[bytes]:
         """Raises FeedUnavailable; FeedPruned where the feed no longer has what comes next, FeedBroken where it ends before it."""
@@ -43,7 +39,7 @@ class HttpFeed:
             answer = self._call(
                 "GET", "/v1/feed", query={"after": str(sequence), "limit": str(max(1, min(limit, PAGE_MAX)))}
             )
-        except SwitchboardUnavailable as error:
+        except NoAnswer as error:
             raise FeedUnavailable(f"the feed cannot be read: {error}") from error
         if answer.status != 200:
             raise _problem(answer, sequence)
@@ -53,12 +49,6 @@ class HttpFeed:
             raise FeedBroken(
                 f"a page of the feed cannot be understood: {error}; expected an object with `events`"
             ) from error
-
-    def wait(self, sequence: int) -> None:
-        for _ in range(int(WAIT_S / LOOK_EVERY_S)):
-            if self.events_after(sequence, 1):
-                return
-            self._pause(LOOK_EVERY_S)
 
 
 def _problem(answer: Asked, sequence: int) -> FeedBroken | FeedUnavailable:

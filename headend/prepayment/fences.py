@@ -19,7 +19,7 @@ from headend.prepayment.tables import fenced_payments, fences
 
 __all__ = ["ALL_ACCOUNTS", "FencedPayment", "booked", "fence_of", "fenced", "next_fence", "raise_fence"]
 
-ALL_ACCOUNTS = ""  # row of `fences`: the highest number of all; no account has an empty id
+ALL_ACCOUNTS = ""  # the one row of `fences`; those of accounts are from versions in which each counted for itself
 
 
 class FencedPayment(Struct, frozen=True, kw_only=True):
@@ -34,15 +34,15 @@ class FencedPayment(Struct, frozen=True, kw_only=True):
 
 def raise_fence(connection: Connection, account: str, channel: str, receipt: str, now: datetime) -> int:
     """The number to tell. The same payment told again, after a crash, has a new one."""
-    number = next_fence(connection, account)
+    number = next_fence(connection)
     put_rows(connection, fenced_payments, [(channel, receipt, account, number, epoch_ms(now))])
     return number
 
 
-def next_fence(connection: Connection, account: str) -> int:
+def next_fence(connection: Connection) -> int:
     """For a credit that is in the balance already, however it came there."""
     number = _highest(connection) + 1
-    put_rows(connection, fences, [(account, number), (ALL_ACCOUNTS, number)])
+    put_rows(connection, fences, [(ALL_ACCOUNTS, number)])
     return number
 
 
@@ -78,5 +78,5 @@ def fenced(connection: Connection, account: str | None = None) -> list[FencedPay
 
 def _highest(connection: Connection) -> int:
     number = connection.execute(select(fences.c.number).where(fences.c.account == ALL_ACCOUNTS)).scalar()
-    # A database of a version in which each account counted for itself has no such row.
+    # A database of a version in which each account counted for itself has no such row yet: it goes on above all of them.
     return number if number is not None else connection.execute(select(func.max(fences.c.number))).scalar() or 0

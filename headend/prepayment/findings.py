@@ -6,51 +6,39 @@ does not do that, not even when it comes home from its holidays or when the firs
 is told once.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Protocol
 
 from msgspec import Struct
 from sqlalchemy import Connection, delete, or_, select
 
-from headend.prepayment.accounts import account_of, meters_of
+from headend.prepayment.accounts import account_of
 from headend.prepayment.daily import daily_use
 from headend.prepayment.database import put_rows
 from headend.prepayment.heard import LocalDays, decode_day
 from headend.prepayment.ports import Supply
 from headend.prepayment.rows import day_number, day_of, epoch_ms, from_epoch_ms
-from headend.prepayment.supply_flags import clear_flag, flags_of, raise_flag
+from headend.prepayment.supply_flags import INCREASE, USE_WHILE_DISCONNECTED, clear_flag, flags_of, raise_flag
 from headend.prepayment.supply_tables import episodes
 from headend.prepayment.tables import account_meters, meter_days, off_meters
 
 __all__ = [
-    "DISCONNECTED",
-    "INCREASE",
     "Found",
-    "Supplies",
     "UseOfDay",
     "find_increase",
     "find_while_off",
     "look_at",
     "look_at_off",
-    "meters_now",
-    "meters_off",
     "meters_to_ask",
 ]
 
-INCREASE = "sudden-increase"
-DISCONNECTED = "use-while-disconnected"
 USUAL_DAYS = 28  # at least: four of each weekday
 USUAL_DAYS_MAX = 90  # so that whoever comes home after a month away is not told of it
 DAYS_IN_A_ROW = 3
 TIMES = Decimal("2.5")  # of the greatest usual day; at 2.2 one simulated house in 150 had a false alarm in a year
 LEAST_KWH = Decimal(8)  # more than the greatest usual day: a third of a kilowatt, all day long
 OFF_KWH = Decimal("0.1")  # a register may show a last digit that was counted before the contact opened
-
-
-class Supplies(Protocol):
-    def supply(self, meter: str) -> Supply: ...
 
 
 class UseOfDay(Struct, frozen=True):
@@ -61,11 +49,13 @@ class UseOfDay(Struct, frozen=True):
 
 
 class Found(Struct, frozen=True, kw_only=True):
-    """rule: which. evidence: what it rests on, for whoever looks at it and for the text that the customer gets."""
+    """rule: which. kwh: of `day`, None where it is of several. evidence: what it rests on, for whoever looks at it."""
 
     account: str
     rule: str
     text: str
+    kwh: Decimal
+    day: date | None = None
     evidence: dict[str, str]
 
 
@@ -86,6 +76,8 @@ def find_increase(account: str, uses: Sequence[UseOfDay]) -> Found | None:
             f"{recent[-1].kwh} kWh on {recent[-1].day}, and more than {limit:.1f} kWh on each of {DAYS_IN_A_ROW} days; in the "
             f"{len(usual)} days before no day had more than {most}. Look for a leak, a heater left on, or somebody else's cable"
         ),
+        kwh=recent[-1].kwh,
+        day=recent[-1].day,
         evidence={
             "since": recent[0].day.isoformat(),
             "day": recent[-1].day.isoformat(),
@@ -108,11 +100,12 @@ def find_while_off(
     total = sum((use.kwh for use in moved), Decimal(0))
     return Found(
         account=account,
-        rule=DISCONNECTED,
+        rule=USE_WHILE_DISCONNECTED,
         text=(
             f"meter {meter} counted {total} kWh on {len(moved)} days although its supply is off since {off_since:%Y-%m-%d %H:%M} UTC: "
             f"a contact that does not part, or a bridge around it"
         ),
+        kwh=total,
         evidence={
             "meter": meter,
             "off_since": off_since.isoformat(),
@@ -141,21 +134,23 @@ def look_at(connection: Connection, account: str, now: datetime, days: LocalDays
 
 
 def look_at_off(
-    connection: Connection, meters: Iterable[tuple[str, str]], switchboard: Supplies, now: datetime, days: LocalDays
+    connection: Connection,
+    meters: Iterable[tuple[str, str]],
+    supplies: Mapping[str, Supply],
+    now: datetime,
+    days: LocalDays,
 ) -> list[Found]:
-    """meters: account and meter of those that were ordered off. switchboard: whoever knows their supplies.
+    """meters: account and meter of those that were ordered off. supplies: of the meters that could be asked.
 
     Off since it was first seen so: days before that say nothing.
-
-    Raises SwitchboardUnavailable.
     """
     news = []
     for account, meter in meters:
-        supply = switchboard.supply(meter)
+        supply = supplies.get(meter, "unknown")
         row = connection.execute(select(off_meters).where(off_meters.c.meter == meter)).first()
         if supply == "on":
             connection.execute(delete(off_meters).where(off_meters.c.meter == meter))
-            clear_flag(connection, account, DISCONNECTED)
+            clear_flag(connection, account, USE_WHILE_DISCONNECTED)
         if supply != "off":
             continue
         if row is None:
@@ -163,15 +158,10 @@ def look_at_off(
             continue
         since = from_epoch_ms(row.since)
         found = find_while_off(account, meter, since, _meter_uses(connection, meter, since, now, days), days)
-        if found is not None and DISCONNECTED not in flags_of(connection, account):
-            raise_flag(connection, account, DISCONNECTED, now, found.text, found.evidence)
+        if found is not None and USE_WHILE_DISCONNECTED not in flags_of(connection, account):
+            raise_flag(connection, account, USE_WHILE_DISCONNECTED, now, found.text, found.evidence)
             news.append(found)
     return news
-
-
-def meters_off(connection: Connection) -> list[str]:
-    """That were seen off, and not on again since."""
-    return list(connection.execute(select(off_meters.c.meter).order_by(off_meters.c.meter)).scalars())
 
 
 def meters_to_ask(connection: Connection, today: date) -> list[tuple[str, str]]:
@@ -185,11 +175,6 @@ def meters_to_ask(connection: Connection, today: date) -> list[tuple[str, str]]:
         .order_by(own.account, own.meter)
     )
     return [(account, meter) for account, meter in connection.execute(statement)]
-
-
-def meters_now(connection: Connection, account: str) -> list[tuple[str, str]]:
-    """The account's meters as `look_at_off` takes them."""
-    return [(account, one.meter) for one in meters_of(connection, account) if one.until is None]
 
 
 def _meter_uses(connection: Connection, meter: str, since: datetime, now: datetime, days: LocalDays) -> list[UseOfDay]:

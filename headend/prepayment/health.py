@@ -8,11 +8,10 @@ from headend.errors import StoreError
 from headend.prepayment.database import Database
 from headend.prepayment.reconciliation import FLAG_AFTER
 from headend.prepayment.rows import epoch_ms
+from headend.prepayment.supply_flags import NOT_BACK
 from headend.prepayment.tables import fenced_payments, flags
 
 __all__ = ["problems_of"]
-
-NOT_BACK = "not-back"
 
 
 def problems_of(database: Database, now: datetime) -> list[str]:

@@ -5,7 +5,7 @@ Only registers that a tariff can charge by are kept: the total and the four band
 """
 
 from collections.abc import Iterable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -128,9 +128,6 @@ class LocalDays:
 
     def today(self, now: datetime) -> date:
         return now.astimezone(self.zone).date()
-
-    def length(self, day: int) -> timedelta:
-        return timedelta(seconds=self.midnight(day + 1) - self.midnight(day))
 
     @staticmethod
     def _remember(cache: dict[Any, int], key: object, found: int) -> None:

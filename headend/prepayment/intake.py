@@ -13,9 +13,10 @@ from msgspec import Struct
 from sqlalchemy import Connection, delete, select
 
 from headend.prepayment.agenda import touch_meters
-from headend.prepayment.database import AT_ONCE, Database, put_rows
+from headend.prepayment.database import Database, put_rows
 from headend.prepayment.errors import FeedBroken, FeedPruned
 from headend.prepayment.heard import IntervalEvent, LocalDays, Told, decode_day, encode_day, merged, told_of
+from headend.prepayment.meter_days import told_of_days
 from headend.prepayment.ports import Feed
 from headend.prepayment.rows import day_number
 from headend.prepayment.tables import account_meters, feed_cursor, meter_days
@@ -155,7 +156,7 @@ class Intake:
         heard.setdefault((event.meter, day), []).append((event, sequence))
 
     def _keep(self, connection: Connection, heard: Mapping[tuple[str, int], list[tuple[IntervalEvent, int]]]) -> int:
-        before = _bodies(connection, heard)
+        before = told_of_days(connection, heard)
         rows: list[tuple[int, str, bytes]] = []
         since: dict[str, int] = {}
         for (meter, day), events in heard.items():
@@ -185,7 +186,7 @@ class Intake:
 
 def note_told(connection: Connection, meter: str, day: int, told: Iterable[Told], days: LocalDays) -> None:
     """What a person told of a meter's day, in place of what he told before."""
-    known = _bodies(connection, {(meter, day): []}).get((meter, day), [])
+    known = told_of_days(connection, [(meter, day)]).get((meter, day), [])
     kept, changed = merged(known, told)
     if changed is not None:
         put_rows(connection, meter_days, [(day, meter, encode_day(kept))])
@@ -206,21 +207,6 @@ def _behind_void(head: _Head, sequence: int, after: int) -> bool:
 
 def _cursor(connection: Connection) -> int:
     return connection.execute(select(feed_cursor.c.sequence)).scalar() or 0
-
-
-def _bodies(connection: Connection, keys: Mapping[tuple[str, int], object]) -> dict[tuple[str, int], list[Told]]:
-    by_day: dict[int, list[str]] = {}
-    for meter, day in keys:
-        by_day.setdefault(day, []).append(meter)
-    found = {}
-    for day, meters in by_day.items():
-        for start in range(0, len(meters), AT_ONCE):
-            statement = select(meter_days.c.meter, meter_days.c.body).where(
-                meter_days.c.day == day, meter_days.c.meter.in_(meters[start : start + AT_ONCE])
-            )
-            for meter, body in connection.execute(statement):
-                found[meter, day] = decode_day(body)
-    return found
 
 
 def _is_behind(connection: Connection, meter: str, day: int) -> bool:

@@ -2,7 +2,6 @@
 transaction and tells the same once."""
 
 from datetime import date, datetime
-from decimal import Decimal
 
 from msgspec import Struct
 from sqlalchemy import Connection
@@ -64,9 +63,8 @@ class LetterDrafts(Struct, frozen=True):
         return self._post(connection, made.account, "statement", made.month, figures, now)
 
     def finding(self, connection: Connection, found: Found, today: date, now: datetime) -> bool:
-        day = date.fromisoformat(found.evidence["day"]) if "day" in found.evidence else today
-        kwh = plain(Decimal(found.evidence["kwh"]))
-        figures: dict[str, Figure] = {"day": day, "kwh": kwh, "found": found.rule}
+        day = found.day or today
+        figures: dict[str, Figure] = {"day": day, "kwh": plain(found.kwh), "found": found.rule}
         return self._post(connection, found.account, "finding", f"{found.rule}/{day}", figures, now)
 
     def _post(

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from sqlalchemy import Connection, select, update
 
 from headend.clock import Clock
+from headend.errors import StoreError
 from headend.prepayment.accounts import contact_of, set_reachable
 from headend.prepayment.database import Database
 from headend.prepayment.engine import NoticeState
@@ -26,10 +27,10 @@ from headend.prepayment.notice_plan import NoticePlan
 from headend.prepayment.notices import Channel, Letter, Still, letter_of_row, patience
 from headend.prepayment.ports import Message
 from headend.prepayment.rows import epoch_ms
-from headend.prepayment.supply_flags import clear_flag, raise_flag
+from headend.prepayment.supply_flags import UNREACHABLE, clear_flag, raise_flag
 from headend.prepayment.supply_tables import messages
 
-__all__ = ["MAIL_THREADS", "UNREACHABLE", "Mailroom"]
+__all__ = ["MAIL_THREADS", "Mailroom"]
 
 MAIL_THREADS = 16  # a gateway answers within a second: as many messages a second, and 150,000 in three hours
 KEPT_FREE = 4  # of the threads, for what cannot wait
@@ -40,7 +41,6 @@ LATE = timedelta(hours=1)  # so long after a message's end we were not there, an
 GRACE = timedelta(hours=6)  # for a receipt, from then on
 MAILROOM = "notices"  # as `by` of a contact
 PENDING = (NoticeState.WAITING, NoticeState.SENDING, NoticeState.SENT)
-UNREACHABLE = "unreachable"
 _log = structlog.get_logger(__name__)
 
 
@@ -54,7 +54,7 @@ class Mailroom:
         *,
         plan: NoticePlan,
         still: Callable[[Connection, Letter, datetime], Still],
-        settled: Callable[[Connection, str, datetime], None],
+        settled: Callable[[Connection, str, datetime], object],
         clock: Clock,
         senders: Executor | None = None,
     ) -> None:
@@ -74,19 +74,31 @@ class Mailroom:
     def tick(self, now: datetime, *, limit: int = 100) -> int:
         """Deals with at most `limit` messages, and gives how many there were. With threads it does not wait for slow answers.
 
-        Raises StoreError.
+        One that cannot be looked at is put off, and holds up no other; in the end the first of their problems is raised.
+        Raises StoreError at once.
         """
         began, dealt = self._clock.monotonic(), 0
+        problems: list[Exception] = []
         while dealt < limit:
             self._note_ended()
             some = self._next(now, limit - dealt)
             for identity in some:
-                self._send(identity, now)
+                try:
+                    self._send(identity, now)
+                except StoreError:
+                    raise
+                except Exception as problem:
+                    # Whatever it is: it is of one message, and among those behind it are others' last warnings.
+                    _log.error("a message could not be sent", message=identity, exc_info=problem)
+                    self._put_off(identity, now)
+                    problems.append(problem)
             dealt += len(some)
             if self._senders is None or not self._under_way or self._clock.monotonic() - began >= PIECE_S:
                 break
             if not wait(self._under_way, timeout=SLOW_S, return_when=FIRST_COMPLETED).done:
                 break
+        if problems:
+            raise problems[0]
         return dealt
 
     def receipt(self, reference: str, now: datetime, *, delivered: bool, problem: str = "") -> bool:
@@ -212,6 +224,11 @@ class Mailroom:
                 next_try_at=now + pause,
             )
             return claimed
+
+    def _put_off(self, identity: str, now: datetime) -> None:
+        with self._database.writing("putting a message off") as connection:
+            next_try_at = epoch_ms(now + self._plan.pause_first)
+            connection.execute(update(messages).where(messages.c.id == identity).values(next_try_at=next_try_at))
 
     # -------------------------------------------------------------------------------------------- what becomes of it
 

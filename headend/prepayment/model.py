@@ -11,7 +11,6 @@ __all__ = [
     "Cause",
     "Contact",
     "Customer",
-    "DayState",
     "Entry",
     "Holder",
     "MeterOfAccount",
@@ -56,13 +55,6 @@ class PaymentState(enum.Enum):
     BOOKED = "booked"
     UNMATCHED = "unmatched"
     REVERSED = "reversed"
-
-
-class DayState(enum.Enum):
-    """Of an account's local day. UNSETTLED: with a reason, until its energy is known."""
-
-    SETTLED = "settled"
-    UNSETTLED = "unsettled"
 
 
 class Customer(Struct, frozen=True, kw_only=True):

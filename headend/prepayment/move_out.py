@@ -4,7 +4,7 @@ It waits until every day up to the last one is charged; `finish` is called after
 caller's transaction.
 """
 
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from msgspec import Struct
@@ -14,14 +14,16 @@ from headend.prepayment import accounts
 from headend.prepayment.agenda import touch_account
 from headend.prepayment.books import balance_of, post
 from headend.prepayment.database import put_rows
-from headend.prepayment.errors import AccountClosed, BadInput, NotSettled
+from headend.prepayment.errors import BadInput, NotSettled
 from headend.prepayment.model import AccountState, Cause, Entry, customer_book
 from headend.prepayment.rows import day_number, day_of, epoch_ms, from_epoch_ms
 from headend.prepayment.settlement import Settlement, unsettled_days
 from headend.prepayment.tables import accounts as account_rows
 from headend.prepayment.tables import move_outs
 
-__all__ = ["FinalSettlement", "MoveOut", "ask", "asked", "finish", "waiting"]
+__all__ = ["MoveOut", "ask", "asked", "finish", "waiting"]
+
+_DAY = timedelta(days=1)
 
 
 class MoveOut(Struct, frozen=True, kw_only=True):
@@ -35,26 +37,12 @@ class MoveOut(Struct, frozen=True, kw_only=True):
     remainder_minor: int | None = None
 
 
-class FinalSettlement(Struct, frozen=True, kw_only=True):
-    """refunded_minor or owed_minor: one of them is 0. entry: that moved it out of the customer's book, None where nothing remained."""
-
-    account: str
-    last_day: date
-    refunded_minor: int
-    owed_minor: int
-    currency: str
-    entry: int | None
-
-
 def ask(connection: Connection, account: str, last_day: date, now: datetime, *, by: str) -> MoveOut:
     """From now on no day behind the last one is charged.
 
     Raises UnknownAccount, AccountClosed, BadInput for a day before the first.
     """
-    found = accounts.account_of(connection, account)
-    if found.state is AccountState.CLOSED:
-        assert found.closed_on is not None
-        raise AccountClosed(account, found.closed_on.isoformat())
+    found = accounts.not_closed(connection, account)
     if last_day < found.opened_on:
         raise BadInput(
             f"account {account!r} began on {found.opened_on}; expected a last day from then on, found {last_day}"
@@ -66,12 +54,9 @@ def ask(connection: Connection, account: str, last_day: date, now: datetime, *, 
     return MoveOut(account=account, last_day=last_day, asked_at=now, by=by)
 
 
-def finish(connection: Connection, account: str, settlement: Settlement, now: datetime) -> FinalSettlement:
+def finish(connection: Connection, account: str, settlement: Settlement, now: datetime) -> None:
     """Raises NotSettled while a day is not charged: it names them. The same account again gives AccountClosed."""
-    found = accounts.account_of(connection, account)
-    if found.state is AccountState.CLOSED:
-        assert found.closed_on is not None
-        raise AccountClosed(account, found.closed_on.isoformat())
+    found = accounts.not_closed(connection, account)
     wanted = asked(connection, account)
     if wanted is None:
         raise NotSettled(f"nobody asked to close account {account!r}; expected its last day to be told first")
@@ -79,18 +64,15 @@ def finish(connection: Connection, account: str, settlement: Settlement, now: da
         raise NotSettled(f"{wanted.last_day}, the last day of account {account!r}, is not over")
     if found.state is AccountState.ACTIVE:
         settlement.settle_account(connection, account, now)
-        missing = unsettled_days(
-            connection, min(day_of(day_number(wanted.last_day) + 1), settlement.days.today(now)), account=account
-        )
+        missing = unsettled_days(connection, wanted.last_day + _DAY, account=account)
         if missing:
             named = "; ".join(f"{one.day}: {one.reason}" for one in missing[:5])
             raise NotSettled(f"{len(missing)} days of account {account!r} are not charged ({named})")
     remainder = balance_of(connection, account, found.currency)
-    entry = None
     if remainder:
         # What is given back waits in a book of its own until it is paid out; what is owed stays a claim against this customer.
         other = f"refund:{account}" if remainder > 0 else f"claim:{account}"
-        number = post(
+        post(
             connection,
             [
                 Entry(
@@ -106,20 +88,10 @@ def finish(connection: Connection, account: str, settlement: Settlement, now: da
                 )
             ],
         )
-        entry = number[0].number
-    connection.execute(update(account_rows).where(account_rows.c.id == account).values(closed_on=None))
     accounts.close(connection, account, wanted.last_day)
     own = move_outs.c
     connection.execute(
         update(move_outs).where(own.account == account).values(done_at=epoch_ms(now), remainder_minor=remainder)
-    )
-    return FinalSettlement(
-        account=account,
-        last_day=wanted.last_day,
-        refunded_minor=max(remainder, 0),
-        owed_minor=max(-remainder, 0),
-        currency=found.currency,
-        entry=entry,
     )
 
 

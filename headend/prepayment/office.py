@@ -27,11 +27,11 @@ from headend.prepayment.daily import Comparison, DayUse, comparison, daily_use
 from headend.prepayment.database import Database
 from headend.prepayment.duties import all_duties
 from headend.prepayment.enrolment import Enrolment
-from headend.prepayment.errors import AccountClosed, BadInput, NotEligible, UnknownTariff
+from headend.prepayment.errors import BadInput, NotEligible, UnknownTariff
 from headend.prepayment.fences import FencedPayment
 from headend.prepayment.health import problems_of
 from headend.prepayment.heard import LocalDays
-from headend.prepayment.model import Account, AccountState, Entry, Payment, Posted
+from headend.prepayment.model import Account, Entry, Payment, Posted
 from headend.prepayment.money import shown
 from headend.prepayment.move_out import MoveOut
 from headend.prepayment.notices import Letter, letters_of
@@ -173,7 +173,7 @@ class Office:
         by, now = words("by", by), self._clock.now()
         check_texts({"name": name, "identity": identity})
         with self._database.writing("changing an account's holder") as connection:
-            before = self._not_closed(connection, account)
+            before = accounts.not_closed(connection, account)
             if name.strip() or identity.strip():
                 enrolment.note_customer(connection, customer, name, identity, self._settings.salt)
             accounts.change_holder(connection, account, customer, now, by=by)
@@ -186,7 +186,7 @@ class Office:
         check_texts({"bank": bank})
         self._check_bank(bank)
         with self._database.writing("changing an account's amounts") as connection:
-            before = self._not_closed(connection, account)
+            before = accounts.not_closed(connection, account)
             after = accounts.amounts(
                 connection, account, reminder_minor=reminder_minor, topup_minor=topup_minor, bank=bank
             )
@@ -197,7 +197,7 @@ class Office:
         """From the first day that is not charged. Raises UnknownAccount, AccountClosed, NotEligible, BadInput."""
         by, now = words("by", by), self._clock.now()
         with self._database.writing("changing an account's tariff") as connection:
-            found = self._not_closed(connection, account)
+            found = accounts.not_closed(connection, account)
             accounts.change_tariff(connection, account, tariff, tariffs=self._tariffs_in(found.currency))
             note_change(connection, account, "tariff", now, by=by, before=found.tariff, after=tariff)
             return self._looked_after(connection, account, now)
@@ -208,7 +208,7 @@ class Office:
         not_far("day", day, self._days.today(now))
         ours = self._outside.our_meters()
         with self._database.writing("exchanging a meter") as connection:
-            self._not_closed(connection, account)
+            accounts.not_closed(connection, account)
             check_no_order(connection, (old, new), now)
             accounts.exchange_meter(connection, account, old, new, day, our_meters=ours)
             note_change(connection, account, "meter", now, by=by, before=old, after=f"{new} from {day}")
@@ -471,14 +471,6 @@ class Office:
                 f"bank {agreement!r}, and there is no bank that draws; expected an account without automatic top-up, or "
                 f"[prepayment.bank] in the configuration"
             )
-
-    @staticmethod
-    def _not_closed(connection: Connection, account: str) -> Account:
-        found = accounts.account_of(connection, account)
-        if found.state is AccountState.CLOSED:
-            assert found.closed_on is not None
-            raise AccountClosed(account, found.closed_on.isoformat())
-        return found
 
 
 def _amounts(account: Account) -> str:

@@ -25,7 +25,7 @@ from headend.prepayment.ports import Bank, Feed, Outbox, Switchboard
 from headend.prepayment.relay_events import RelayFollower
 from headend.prepayment.settlement import Settlement
 from headend.prepayment.supply_desk import SupplyDesk
-from headend.prepayment.supply_store import touch_all
+from headend.prepayment.supply_store import touch, touch_all
 from headend.prepayment.tariff import Tariff
 from headend.prepayment.till import Till
 
@@ -78,7 +78,8 @@ def parts_of(database: Database, settings: Settings, outside: Outside, *, days: 
         clock,
         rule=settings.rule,
         reversed_=desk.reversed,
-        counted=desk.counted_minor,
+        # Where only whole days count there is nothing beyond the books.
+        counted=desk.counted_minor if plan.count_today else None,
     )
 
     def heard(connection: Connection, some: Sequence[str]) -> None:
@@ -99,7 +100,7 @@ def parts_of(database: Database, settings: Settings, outside: Outside, *, days: 
             outside.channels,
             plan=plan,
             still=desk.still,
-            settled=desk.settled,
+            settled=touch,
             clock=clock,
             senders=outside.senders,
         ),

@@ -5,8 +5,8 @@ from datetime import datetime
 import msgspec
 
 from headend.feed.envelope import iso_utc
-from headend.prepayment.errors import OutboxUnavailable, SwitchboardUnavailable
-from headend.prepayment.switchboard_http import Caller
+from headend.prepayment.calling import Caller, NoAnswer
+from headend.prepayment.errors import OutboxUnavailable
 
 __all__ = ["HttpOutbox"]
 
@@ -28,7 +28,7 @@ class HttpOutbox:
         }
         try:
             answer = self._call("POST", "/v1/account-events", body=body)
-        except SwitchboardUnavailable as error:
+        except NoAnswer as error:
             raise OutboxUnavailable(f"event {number} cannot be handed over: {error}") from error
         if answer.status not in (200, 202):
             said = answer.body[:300].decode("utf-8", "replace")

@@ -44,6 +44,9 @@ class Measuring(Struct, frozen=True):
     since: int
     until: int | None
 
+    def measures(self, day: int) -> bool:
+        return self.since <= day and (self.until is None or day <= self.until)
+
 
 class Piece(Struct, frozen=True, kw_only=True):
     """first, last: numbers of local days, both belong to it."""
@@ -86,7 +89,7 @@ def _piece(
     tariff = tariff_on(day)
     if tariff is None:
         raise UsageUnclear(f"the account's tariff has no version for {day_of(day)}")
-    active = [one for one in meters if one.since <= day and (one.until is None or day <= one.until)]
+    active = [one for one in meters if one.measures(day)]
     if not active:
         raise UsageUnclear("no meter measured the account on that day")
     if tariff.timetable is not None:

@@ -39,10 +39,6 @@ class Feed(Protocol):
         """
         ...
 
-    def wait(self, sequence: int) -> None:
-        """Until there is something newer, or a while has passed."""
-        ...
-
 
 class OpenProof(Struct, frozen=True, kw_only=True):
     """The balance that an open rests on. fence: of the account at that moment (`fences.fence_of`); a later payment makes it void."""

@@ -16,12 +16,11 @@ from headend.prepayment.heard import LocalDays
 from headend.prepayment.model import Payment
 from headend.prepayment.payments import CHANNELS, of_day
 from headend.prepayment.rows import day_number
-from headend.prepayment.supply_flags import clear_flag, raise_flag
+from headend.prepayment.supply_flags import NOT_BOOKED, clear_flag, raise_flag
 from headend.prepayment.tables import flags
 
-__all__ = ["NOT_BOOKED", "Reconciliation", "StateSum", "clear_if_booked", "drop_told", "flag_told", "reconciliation_of"]
+__all__ = ["Reconciliation", "StateSum", "clear_if_booked", "drop_told", "flag_told", "reconciliation_of"]
 
-NOT_BOOKED = "payment-not-booked"
 FLAG_AFTER = timedelta(hours=1)  # a channel tells again within minutes; then it is somebody's affair
 DROP_AFTER = timedelta(minutes=10)  # until then it may be on its way between its two transactions
 

@@ -8,24 +8,23 @@ from datetime import datetime
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection
 
 from headend.prepayment.accounts import account_of, of_meter
 from headend.prepayment.books import balance_of
-from headend.prepayment.database import Database
+from headend.prepayment.database import Database, put_rows
 from headend.prepayment.errors import FeedBroken, FeedPruned
 from headend.prepayment.notice_plan import NoticePlan
 from headend.prepayment.notice_texts import Money, NoticeTexts
 from headend.prepayment.notices import Draft, post
 from headend.prepayment.ports import Feed
 from headend.prepayment.supply_store import touch
-from headend.prepayment.supply_tables import supply_cursors
+from headend.prepayment.supply_tables import HEARD, cursor_of, supply_cursors
 
 __all__ = ["RelayFollower"]
 
 RELAY_TYPE = "headend.relay.v1"
-PAGE = 500
-_HEARD = 2  # row of supply_cursors
+PAGE = 5_000  # most of the feed is reads, of which only the heads are looked at
 
 
 class _Data(Struct):
@@ -60,12 +59,10 @@ class RelayFollower:
 
         Raises FeedUnavailable, FeedBroken, StoreUnavailable.
         """
-        heard = 0
+        with self._database.reading("looking up how far the feed was heard") as connection:
+            after = cursor_of(connection, HEARD)
+        heard, is_noted = 0, True
         for _ in range(pages_max):
-            with self._database.reading("looking up how far the feed was heard") as connection:
-                after = connection.execute(
-                    select(supply_cursors.c.number).where(supply_cursors.c.id == _HEARD)
-                ).scalar()
             try:
                 page = self._feed.events_after(after or 0, PAGE)
             except FeedPruned as pruned:
@@ -73,24 +70,22 @@ class RelayFollower:
                     raise
                 page = self._feed.events_after(pruned.first - 1, PAGE)
             if not page:
-                return heard
-            self._take(page, now)
+                break
+            after, told = _relays(page)
             heard += len(page)
+            is_noted = bool(told)
+            if told:
+                self._take(told, after, now)
+        if not is_noted:
+            # Pages without anything for us need no transaction each: whoever dies before this one reads them again.
+            self._take((), after or 0, now)
         return heard
 
-    def _take(self, page: Sequence[bytes], now: datetime) -> None:
+    def _take(self, told: Sequence[_Data], last: int, now: datetime) -> None:
         with self._database.writing("hearing about supply switches") as connection:
-            last = 0
-            for text in page:
-                try:
-                    head = msgspec.json.decode(text, type=_Head)
-                    last = int(head.sequence)
-                    if head.type == RELAY_TYPE:
-                        self._hear(connection, msgspec.json.decode(text, type=_Event).data, now)
-                except (msgspec.DecodeError, ValueError) as error:
-                    raise FeedBroken(f"an event of the feed cannot be read: {error}; expected {RELAY_TYPE}") from error
-            connection.execute(delete(supply_cursors).where(supply_cursors.c.id == _HEARD))
-            connection.execute(insert(supply_cursors), [{"id": _HEARD, "number": last}])
+            for data in told:
+                self._hear(connection, data, now)
+            put_rows(connection, supply_cursors, [(HEARD, last)])
 
     def _hear(self, connection: Connection, data: _Data, now: datetime) -> None:
         if data.meter is None:
@@ -115,3 +110,17 @@ class RelayFollower:
                 figures={"balance": Money(balance_of(connection, account, currency), currency)},
             )
             post(connection, draft, now, plan=self._plan, texts=self._texts)
+
+
+def _relays(page: Sequence[bytes]) -> tuple[int, list[_Data]]:
+    """The last sequence, and what is told of supply switches. Raises FeedBroken."""
+    last, found = 0, []
+    for text in page:
+        try:
+            head = msgspec.json.decode(text, type=_Head)
+            last = int(head.sequence)
+            if head.type == RELAY_TYPE:
+                found.append(msgspec.json.decode(text, type=_Event).data)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise FeedBroken(f"an event of the feed cannot be read: {error}; expected {RELAY_TYPE}") from error
+    return last, found

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -15,6 +16,9 @@ __all__ = ["Duty", "DutyState", "PrepaymentService"]
 
 BUSY_S = 0.05  # between two rounds while there is more to do
 IDLE_S = 1.0
+TOLD_S = (
+    120.0  # a failure is told on for so long: what failed may be put off for a minute, and whoever looks would miss it
+)
 _log = structlog.get_logger(__name__)
 
 
@@ -27,12 +31,16 @@ class Duty(Struct, frozen=True, kw_only=True):
 
 
 class DutyState(Struct):
-    """problem: why it failed the last time, "" when it did not. done: pieces since the start. next_at: monotonic."""
+    """problem: why it failed the last time, "" when it has not for TOLD_S. done: pieces since the start.
+
+    next_at, told_until: monotonic.
+    """
 
     problem: str = ""
     failures: int = 0
     done: int = 0
     next_at: float = 0.0
+    told_until: float = 0.0
 
 
 class _Execute(Protocol):
@@ -75,18 +83,20 @@ class PrepaymentService:
             now = self._clock.now()
             state.next_at = self._clock.monotonic() + duty.every_s
             try:
-                done = await self._execute(lambda duty=duty, now=now: duty.tick(now))  # type: ignore[misc]
+                done = await self._execute(partial(duty.tick, now))
             except Exception as error:
                 # Whatever it is: those behind it bring supplies back.
                 state.failures += 1
                 state.problem = str(error) or type(error).__name__
+                state.told_until = self._clock.monotonic() + TOLD_S
                 told = {"duty": duty.name, "problem": state.problem}
                 if isinstance(error, HeadendError):
                     _log.warning("a duty of prepaid supply failed", **told)
                 else:
                     _log.error("a duty of prepaid supply failed unexpectedly", **told, exc_info=error)
                 continue
-            state.problem = ""
+            if state.problem and self._clock.monotonic() >= state.told_until:
+                state.problem = ""
             state.done += done
             total += done
         return total

@@ -4,7 +4,7 @@ Settling twice books nothing twice: what an account has to be looked at for is n
 in, and goes with the transaction that books. A crash between any two steps leaves either both or neither.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -13,27 +13,27 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import Connection, and_, delete, func, select
 
-from headend.prepayment.agenda import done, due_after
+from headend.prepayment.agenda import done, due_after, due_among, has_due
 from headend.prepayment.books import post
 from headend.prepayment.chain import (
     Charged,
     Reckoned,
     decode_body,
-    decode_position,
     encode_body,
     encode_position,
     reckon,
 )
 from headend.prepayment.database import AT_ONCE, Database, put_rows
+from headend.prepayment.due_accounts import DueAccount, load_due
 from headend.prepayment.heard import LocalDays, Told, decode_day
 from headend.prepayment.model import AccountState, Cause, Entry, customer_book
 from headend.prepayment.money import shown
-from headend.prepayment.pieces import STRETCH_DAYS_MAX, Measuring, Unsettled, pieces_of
+from headend.prepayment.pieces import Unsettled, pieces_of
+from headend.prepayment.put_off import PutOff
 from headend.prepayment.rows import day_number, day_of, epoch_ms
+from headend.prepayment.supply_flags import REVISED_AFTER_CLOSING
 from headend.prepayment.supply_store import touch_all
 from headend.prepayment.tables import (
-    account_meters,
-    account_tariffs,
     accounts,
     charges,
     flags,
@@ -78,26 +78,6 @@ class UnsettledDay(Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class _Account(Struct, kw_only=True):
-    """Everything that settling one account needs."""
-
-    number: int
-    id: str
-    currency: str
-    tariff: str
-    state: str
-    opened: int
-    closed: int | None
-    is_large: bool
-    start: int
-    tariffs: list[tuple[int, str]]
-    meters: list[Measuring]
-    last: int | None = None
-    carried: Decimal = Decimal(0)
-    corrections: int = 0
-    position: Position = Position()
-
-
 class _Booked(Struct):
     """What a batch writes."""
 
@@ -112,35 +92,63 @@ class _Booked(Struct):
 
 
 class Settlement:
-    """tariffs: by name, all versions. days: of the site's zone, as the feed's boundaries are."""
+    """tariffs: by name, all versions. days: of the site's zone, as the feed's boundaries are. batch: `AT_ONCE` at most."""
 
     def __init__(self, database: Database, tariffs: Tariffs, days: LocalDays, *, batch: int = BATCH) -> None:
         self._database = database
         self._tariffs = tariffs
         self.days = days
         self._batch = batch
+        self.put_off: PutOff[int] = PutOff("settling", name=self._id_of)  # by number
         self._versions: dict[tuple[str, int], Tariff | None] = {}
 
-    def run(self, now: datetime, *, told: Callable[[Settled], None] | None = None) -> Settled:
-        """All that is due. told: after each batch, for a progress bar. Raises StoreError; batches before it are kept."""
-        total, after = Settled(), -1
+    def run(self, now: datetime) -> Settled:
+        """All that is due. Raises StoreError, and PrepaymentError where accounts were put off; what was settled is kept."""
+        total = Settled()
         while True:
-            with self._database.writing("settling accounts") as connection:
-                due = due_after(connection, after, self._batch)
-                if not due:
-                    return total
-                total += self._settle(connection, due, now)
-            after = due[-1][0]
-            if told is not None:
-                told(total)
+            looked_at, settled = self._step(now, None)
+            if not looked_at:
+                self.put_off.check(now)
+                return total
+            total += settled
 
     def step(self, now: datetime, *, before: date | None = None) -> int:
-        """One batch of what is due; how many accounts were looked at. before: those alone that have news of a day before that one."""
-        with self._database.writing("settling accounts") as connection:
-            due = due_after(connection, -1, self._batch, before=before)
-            if due:
-                self._settle(connection, due, now)
-            return len(due)
+        """One batch of what is due; how many accounts were looked at. before: those alone that have news of a day before that one.
+
+        Whom it fails for is in `put_off`. Raises StoreError.
+        """
+        return self._step(now, before)[0]
+
+    def _step(self, now: datetime, before: date | None) -> tuple[int, Settled]:
+        # Looked for outside of the writer's lock, which payments want too.
+        with self._database.reading("looking for accounts to settle") as connection:
+            due = self._due(connection, now, before)
+        settled: list[Settled] = []
+
+        def settle(numbers: Sequence[int]) -> int:
+            with self._database.writing("settling accounts") as connection:
+                still = due_among(connection, numbers)
+                found = self._settle(connection, still, now) if still else Settled()
+            settled.append(found)
+            return len(numbers)
+
+        if due:
+            self.put_off.do(due, settle, now)
+        return len(due), sum(settled, Settled())
+
+    def _due(self, connection: Connection, now: datetime, before: date | None) -> list[int]:
+        if not has_due(connection, before):
+            return []
+
+        def page_after(number: int | None) -> list[int]:
+            after = -1 if number is None else number
+            return [due for due, _ in due_after(connection, after, self._batch, before=before)]
+
+        return self.put_off.pick(page_after, now)
+
+    def _id_of(self, number: int) -> str:
+        with self._database.reading("looking for an account") as connection:
+            return connection.execute(select(accounts.c.id).where(accounts.c.number == number)).scalar() or f"{number}"
 
     def settle_account(self, connection: Connection, account: str, now: datetime) -> Settled:
         """One, inside its caller's transaction, when it is due."""
@@ -155,28 +163,27 @@ class Settlement:
     # -------------------------------------------------------------------------------------------- inside
 
     def _settle(self, connection: Connection, due: Sequence[tuple[int, int]], now: datetime) -> Settled:
-        found = _load(connection, due)
+        found = load_due(connection, due)
         booked = _Booked([], [], [], [], [], [], {}, Settled())
         newest = max((one.start for one in found), default=0)
-        today = day_number(
-            self.days.today(now)
-        )  # a read of today's midnight may end an interval of a clock that is ahead
+        # A read of today's midnight may end an interval of a clock that is ahead.
+        until = day_number(self.days.today(now)) + 1
         fresh = [one for one in found if one.start > newest - _FRESH_DAYS]
         if fresh:
-            heard = _heard(connection, fresh, min(one.start for one in fresh), today + 1)
+            heard = _heard(connection, fresh, min(one.start for one in fresh), until)
             for one in fresh:
                 self._account(connection, one, heard, now, booked)
         for one in found:
             if one.start <= newest - _FRESH_DAYS:
                 # Its days alone, so that one revision of last year does not load a year of everybody.
-                self._account(connection, one, _heard(connection, [one], one.start, today + 1), now, booked)
+                self._account(connection, one, _heard(connection, [one], one.start, until), now, booked)
         _write(connection, booked, [number for number, _ in due], now)
         return booked.settled
 
     def _account(
         self,
         connection: Connection,
-        one: _Account,
+        one: DueAccount,
         heard: Mapping[tuple[str, int], list[Told]],
         now: datetime,
         booked: _Booked,
@@ -201,7 +208,7 @@ class Settlement:
         self._keep(one, result, first, last, missing, booked)
 
     def _keep(
-        self, one: _Account, result: Reckoned, first: int, last: int, missing: Sequence[Unsettled], booked: _Booked
+        self, one: DueAccount, result: Reckoned, first: int, last: int, missing: Sequence[Unsettled], booked: _Booked
     ) -> None:
         booked.charges += [
             (
@@ -230,7 +237,7 @@ class Settlement:
             unsettled=len(missing),
         )
 
-    def _tariff(self, one: _Account, day: int) -> Tariff | None:
+    def _tariff(self, one: DueAccount, day: int) -> Tariff | None:
         name = one.tariff
         for since, other in one.tariffs:
             if since <= day:
@@ -275,75 +282,8 @@ def unsettled_days(connection: Connection, until: date, *, account: str | None =
 # ------------------------------------------------------------------------------------------------ inside
 
 
-def _load(connection: Connection, due: Sequence[tuple[int, int]]) -> list[_Account]:
-    """due: by number, in order. What else `touched` has between the first and the last of them is left for later."""
-    start = dict(due)
-    found: dict[int, _Account] = {}
-    asked = touched.c.account.between(due[0][0], due[-1][0])
-    statement = (
-        select(
-            accounts.c.number, accounts.c.id, accounts.c.currency, accounts.c.tariff, accounts.c.state,
-            accounts.c.opened_on, accounts.c.closed_on, accounts.c.is_large_household,
-            positions.c.day, positions.c.carried, positions.c.corrections, positions.c.position,
-        )
-        .select_from(touched)
-        .join(accounts, accounts.c.number == touched.c.account)
-        .join(positions, positions.c.account == accounts.c.number, isouter=True)
-    )  # fmt: skip
-    for row in connection.execute(statement.where(asked)):
-        number, identity, currency, tariff, state, opened, closed, is_large, last, carried, corrections, body = row
-        if number not in start:
-            continue  # its news are of today, and not due
-        one = _Account(
-            number=number, id=identity, currency=currency, tariff=tariff, state=state, opened=opened, closed=closed,
-            is_large=bool(is_large), start=start[number], tariffs=[], meters=[],
-        )  # fmt: skip
-        if last is not None:
-            one.last, one.carried, one.corrections = last, Decimal(carried), corrections
-            one.position = decode_position(body)
-        found[number] = one
-    own = account_meters.c
-    by_account = (
-        select(accounts.c.number, own.meter, own.since, own.until)
-        .select_from(touched)
-        .join(accounts, accounts.c.number == touched.c.account)
-        .join(account_meters, own.account == accounts.c.id)
-        .where(asked)
-        .order_by(own.since, own.meter)
-    )
-    for number, meter, since, until in connection.execute(by_account):
-        if number in found:
-            found[number].meters.append(Measuring(meter, since, until))
-    history = select(account_tariffs).join(touched, touched.c.account == account_tariffs.c.account).where(asked)
-    for number, since, tariff in connection.execute(history.order_by(account_tariffs.c.since)):
-        if number in found:
-            found[number].tariffs.append((since, tariff))
-    waits = (
-        select(unsettled.c.account, unsettled.c.day)
-        .join(touched, touched.c.account == unsettled.c.account)
-        .where(asked)
-    )
-    waiting = {(number, day) for number, day in connection.execute(waits)}
-    for one in found.values():
-        # One meter's span may end where another's begins: the stretch goes back over all days in a row that wait.
-        while (one.number, one.start - 1) in waiting:
-            one.start -= 1
-        if one.last is not None and one.start <= one.last:
-            _widen(connection, one, one.last)
-    return list(found.values())
-
-
-def _widen(connection: Connection, one: _Account, last: int) -> None:
-    """Where the news falls into a stretch that was charged as one, from its first day on."""
-    top = min(last, one.start + STRETCH_DAYS_MAX)
-    statement = select(charges.c.since).where(
-        charges.c.account == one.number, charges.c.day.in_(range(one.start, top + 1)), charges.c.since < one.start
-    )
-    one.start = min([one.start, *connection.execute(statement).scalars()])
-
-
 def _heard(
-    connection: Connection, some: Sequence[_Account], since: int, until: int
+    connection: Connection, some: Sequence[DueAccount], since: int, until: int
 ) -> dict[tuple[str, int], list[Told]]:
     meters = sorted({meter.meter for one in some for meter in one.meters})
     newest = connection.execute(select(func.max(meter_days.c.day))).scalar()
@@ -359,7 +299,7 @@ def _heard(
     return found
 
 
-def _last_heard(one: _Account, heard: Mapping[tuple[str, int], list[Told]], today: int) -> int:
+def _last_heard(one: DueAccount, heard: Mapping[tuple[str, int], list[Told]], today: int) -> int:
     """The last day of which something is known of one of its meters."""
     for day in range(today + 1, one.start - 1, -1):
         if any((meter.meter, day) in heard for meter in one.meters):
@@ -367,7 +307,7 @@ def _last_heard(one: _Account, heard: Mapping[tuple[str, int], list[Told]], toda
     return max(one.start, one.opened) - 1
 
 
-def _charged(connection: Connection, one: _Account, start: int, last: int) -> tuple[list[Charged], Position]:
+def _charged(connection: Connection, one: DueAccount, start: int, last: int) -> tuple[list[Charged], Position]:
     """What was charged from that day on, and where the day before it left off."""
     before = charges_of(connection, one.number, start, last)
     at = start - 1
@@ -403,7 +343,7 @@ def charges_of(connection: Connection, number: int, first: int, last: int) -> li
     return found
 
 
-def _entries(one: _Account, result: Reckoned, now: datetime, days: LocalDays) -> list[Entry]:
+def _entries(one: DueAccount, result: Reckoned, now: datetime, days: LocalDays) -> list[Entry]:
     found = []
     for amount in result.amounts:
         day = day_of(amount.day)
@@ -442,14 +382,14 @@ def _entries(one: _Account, result: Reckoned, now: datetime, days: LocalDays) ->
     return found
 
 
-def _tell_closed(one: _Account, result: Reckoned, now: datetime, booked: _Booked) -> None:
+def _tell_closed(one: DueAccount, result: Reckoned, now: datetime, booked: _Booked) -> None:
     """A final settlement is final; a person decides what a later revision is worth."""
     if result.correction_minor or result.amounts:
         minor = result.correction_minor + sum(amount.minor for amount in result.amounts)
         text = f"reads of days before account {one.id} was closed were revised: {shown(minor, one.currency)} {one.currency} more"
         days = ",".join(day_of(day).isoformat() for day in result.corrected[:31])
         evidence = msgspec.json.encode({"amount_minor": str(minor), "currency": one.currency, "days": days}).decode()
-        booked.flags.append((one.id, "revised-after-closing", epoch_ms(now), text, evidence))
+        booked.flags.append((one.id, REVISED_AFTER_CLOSING, epoch_ms(now), text, evidence))
 
 
 def _write(connection: Connection, booked: _Booked, looked_at: Sequence[int], now: datetime) -> None:

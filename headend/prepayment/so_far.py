@@ -10,24 +10,25 @@ from decimal import Decimal
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import Connection, select
 
 from headend.prepayment.chain import decode_position
 from headend.prepayment.database import AT_ONCE
-from headend.prepayment.heard import REGISTERS, LocalDays, Told, decode_day
+from headend.prepayment.heard import REGISTERS, LocalDays, Told
+from headend.prepayment.meter_days import told_of_days
 from headend.prepayment.model import Account, AccountState
 from headend.prepayment.money import Rounding, rounded
+from headend.prepayment.pieces import Measuring
 from headend.prepayment.rows import day_number, day_of
-from headend.prepayment.tables import account_meters, meter_days, positions
+from headend.prepayment.tables import account_meters, positions
 from headend.prepayment.tables import accounts as account_rows
 from headend.prepayment.tariff import Band, Household, Position, Tariff, charge_day, tariff_on
-from headend.prepayment.usage import BAND_REGISTERS, IntervalUse, UsageUnclear, usage_of_intervals
+from headend.prepayment.usage import TOTAL_REGISTER, IntervalUse, UsageUnclear, usage_of_intervals, usage_of_registers
 
 __all__ = ["SoFar", "so_far_of"]
 
 BACK_DAYS = 7  # older days that are not settled are somebody's affair, and of no near future
-_TOTAL = 0
-_BANDS = {REGISTERS.index(obis): band for obis, band in BAND_REGISTERS.items()}
 
 Tariffs = Mapping[str, Sequence[Tariff]]
 _Heard = Mapping[tuple[str, int], list[Told]]
@@ -51,7 +52,7 @@ class _Account(Struct):
     account: Account
     last: int | None
     position: Position
-    meters: list[tuple[str, int, int | None]]
+    meters: list[Measuring]
 
 
 class _Day(Struct):
@@ -114,24 +115,21 @@ def _so_far(one: _Account, heard: _Heard, today: int, days: LocalDays, tariffs: 
 
 
 def _day_of(one: _Account, heard: _Heard, day: int, tariff: Tariff | None, days: LocalDays) -> _Day:
-    measuring = [
-        meter for meter, since, until in one.meters if since <= day and (until is None or day <= until)
-    ]  # fmt: skip
+    measuring = [one_meter.meter for one_meter in one.meters if one_meter.measures(day)]
     kwh, until = Decimal(0), days.midnight(day + 1)
     usage: dict[Band, Decimal] | None = {}
     is_heard = bool(measuring)
     for meter in measuring:
         told = heard.get((meter, day), [])
-        totals = _chosen(told, _TOTAL)
-        bands = {number: _chosen(told, number) for number in _BANDS}
-        own = totals or [interval for some in bands.values() for interval in some]
+        chosen = {register: some for number, register in enumerate(REGISTERS) if (some := _chosen(told, number))}
+        own = chosen.get(TOTAL_REGISTER) or [interval for some in chosen.values() for interval in some]
         if not own:
             is_heard, usage = False, None
             continue
         kwh += sum((interval.kwh for interval in own if interval.kwh is not None), Decimal(0))
         until = min(until, max(interval.end for interval in own))
         try:
-            mine = None if tariff is None else _usage(tariff, day, totals, bands, days)
+            mine = None if tariff is None else _usage(tariff, day, chosen, days)
         except UsageUnclear:
             mine = None
         if usage is None or mine is None:
@@ -143,24 +141,20 @@ def _day_of(one: _Account, heard: _Heard, day: int, tariff: Tariff | None, days:
 
 
 def _usage(
-    tariff: Tariff, day: int, totals: Sequence[Told], bands: Mapping[int, Sequence[Told]], days: LocalDays
+    tariff: Tariff, day: int, chosen: Mapping[str, Sequence[Told]], days: LocalDays
 ) -> dict[Band, Decimal] | None:
-    """As `usage` has it of whole days. None where a register that the tariff asks for was not heard. Raises UsageUnclear."""
-    if tariff.timetable is not None:
-        intervals = [
-            IntervalUse(
-                start=datetime.fromtimestamp(one.start, UTC), end=datetime.fromtimestamp(one.end, UTC), kwh=one.kwh
-            )
-            for one in totals
-            if one.kwh is not None
-        ]
-        return usage_of_intervals(tariff, day_of(day), days.zone, intervals) if intervals else None
-    if Band.ALL in tariff.prices:
-        return {Band.ALL: _sum(totals)} if totals else None
-    wanted = {number: band for number, band in _BANDS.items() if band in tariff.prices}
-    if any(not bands[number] for number in wanted):
-        return None
-    return {band: _sum(bands[number]) for number, band in wanted.items()}
+    """As `usage` has it of whole days. chosen: by OBIS code. None where nothing that is needed was heard. Raises UsageUnclear."""
+    if tariff.timetable is None:
+        used = {
+            obis: sum((one.kwh for one in some if one.kwh is not None), Decimal(0)) for obis, some in chosen.items()
+        }
+        return usage_of_registers(tariff, used)
+    intervals = [
+        IntervalUse(start=datetime.fromtimestamp(one.start, UTC), end=datetime.fromtimestamp(one.end, UTC), kwh=one.kwh)
+        for one in chosen.get(TOTAL_REGISTER, ())
+        if one.kwh is not None
+    ]
+    return usage_of_intervals(tariff, day_of(day), days.zone, intervals) if intervals else None
 
 
 def _chosen(told: Sequence[Told], register: int) -> list[Told]:
@@ -174,10 +168,6 @@ def _chosen(told: Sequence[Told], register: int) -> list[Told]:
     return max(by_period.values(), key=lambda some: (max(one.end for one in some), sum(o.end - o.start for o in some)))
 
 
-def _sum(told: Sequence[Told]) -> Decimal:
-    return sum((one.kwh for one in told if one.kwh is not None), Decimal(0))
-
-
 def _load(connection: Connection, some: Sequence[Account]) -> list[_Account]:
     ids = [one.id for one in some]
     statement = (
@@ -187,40 +177,24 @@ def _load(connection: Connection, some: Sequence[Account]) -> list[_Account]:
     )
     come: dict[str, Any] = {row.id: row for row in connection.execute(statement)}
     own = account_meters.c
-    measuring: dict[str, list[tuple[str, int, int | None]]] = {}
+    measuring: dict[str, list[Measuring]] = {}
     for row in connection.execute(select(own.account, own.meter, own.since, own.until).where(own.account.in_(ids))):
-        measuring.setdefault(row.account, []).append((row.meter, row.since, row.until))
+        measuring.setdefault(row.account, []).append(Measuring(row.meter, row.since, row.until))
     found = []
     for one in some:
         charged = come.get(one.id)
         position = Position()
         if charged is not None:
-            at = decode_position(charged.position)
-            position = Position(
-                period=at.period,
-                used_kwh=at.used_kwh,
-                month=at.month,
-                month_exact=at.month_exact,
-                carried=Decimal(charged.carried),
-            )
+            position = replace(decode_position(charged.position), carried=Decimal(charged.carried))
         found.append(_Account(one, None if charged is None else charged.day, position, measuring.get(one.id, [])))
     return found
 
 
 def _heard(connection: Connection, some: Sequence[_Account], today: int) -> _Heard:
     """Of the days behind each one's last charged day; nearly always today's alone."""
-    wanted: dict[int, set[str]] = {}
+    wanted: set[tuple[str, int]] = set()
     for one in some:
         first = day_number(one.account.opened_on) if one.last is None else one.last + 1
         for day in range(max(first, today - BACK_DAYS), today + 1):
-            wanted.setdefault(day, set()).update(meter for meter, _, _ in one.meters)
-    found: dict[tuple[str, int], list[Told]] = {}
-    for day, meters in wanted.items():
-        names = sorted(meters)
-        for start in range(0, len(names), AT_ONCE):
-            statement = select(meter_days.c.meter, meter_days.c.body).where(
-                meter_days.c.day == day, meter_days.c.meter.in_(names[start : start + AT_ONCE])
-            )
-            for meter, body in connection.execute(statement):
-                found[meter, day] = decode_day(body)
-    return found
+            wanted.update((meter.meter, day) for meter in one.meters)
+    return told_of_days(connection, sorted(wanted))

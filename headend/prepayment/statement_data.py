@@ -105,14 +105,14 @@ def make_statement(connection: Connection, account: str, month: date, now: datet
     if days.today(now) < _next_month(first):
         raise ValueError(f"the month {first:%Y-%m} is not over; expected an earlier one")
     found = account_of(connection, account)
-    number, opening, before = _before(connection, account, first)
-    made = _made(connection, number, first)
+    before = _before(connection, account, first)
+    made = _made(connection, before.number, first)
     mark = made.last_entry if made is not None else connection.execute(select(func.max(entries.c.number))).scalar() or 0
     listed = _entries(connection, account, first, before, mark)
     if made is None:
-        closing = opening + sum(one.moved_minor for one in listed)
-        made = _Made(f"{first:%Y-%m}", epoch_ms(now), mark, opening, closing)
-        put_rows(connection, statements, [(number, *msgspec.structs.astuple(made))])
+        closing = before.closing_minor + sum(one.moved_minor for one in listed)
+        made = _Made(f"{first:%Y-%m}", epoch_ms(now), mark, before.closing_minor, closing)
+        put_rows(connection, statements, [(before.number, *msgspec.structs.astuple(made))])
     return _data(connection, found, made, listed, now, days)
 
 
@@ -122,8 +122,8 @@ def statement(
     """The one that was made for that month; None before. Raises UnknownAccount."""
     first = month.replace(day=1)
     found = account_of(connection, account)
-    number, _, before = _before(connection, account, first)
-    made = _made(connection, number, first)
+    before = _before(connection, account, first)
+    made = _made(connection, before.number, first)
     if made is None:
         return None
     listed = _entries(connection, account, first, before, made.last_entry)
@@ -196,39 +196,40 @@ def statements_of(connection: Connection, account: str) -> list[str]:
     return list(connection.execute(own).scalars())
 
 
-def _before(connection: Connection, account: str, first: date) -> tuple[int, int, int]:
-    """The account's number, and with what and at which entry the newest statement before that month ended."""
-    number = connection.execute(select(accounts.c.number).where(accounts.c.id == account)).scalar()
+class _Before(Struct, frozen=True, kw_only=True):
+    """What the newest statement before a month ended with. number: the account's. known: the first day behind that one's month."""
+
+    number: int
+    closing_minor: int = 0
+    last_entry: int = 0
+    known: date = date.min
+
+
+def _before(connection: Connection, account: str, first: date) -> _Before:
+    number = connection.execute(select(accounts.c.number).where(accounts.c.id == account)).scalar_one()
     newest = (
-        select(statements.c.closing_minor, statements.c.last_entry)
+        select(statements)
         .where(statements.c.account == number, statements.c.month < f"{first:%Y-%m}")
         .order_by(statements.c.month.desc())
         .limit(1)
     )
     row = connection.execute(newest).first()
-    return (number or 0), (row.closing_minor if row else 0), (row.last_entry if row else 0)
+    if row is None:
+        return _Before(number=number)
+    known = _next_month(date.fromisoformat(f"{row.month}-01"))
+    return _Before(number=number, closing_minor=row.closing_minor, last_entry=row.last_entry, known=known)
 
 
-def _entries(connection: Connection, account: str, first: date, before: int, mark: int) -> list[StatementEntry]:
+def _entries(connection: Connection, account: str, first: date, before: _Before, mark: int) -> list[StatementEntry]:
     """Of the month's days and booked by the mark; and of earlier days, booked since the statement before."""
-    found = []
-    known = _known_until(connection, account, first)
-    for number, entry, moved in entries_of(connection, account, until=_next_month(first)):
-        is_early = entry.day < known
-        if number <= mark and (not is_early or number > before):
-            found.append(StatementEntry(number=number, entry=entry, moved_minor=moved, is_late=entry.day < first))
-    return found
-
-
-def _known_until(connection: Connection, account: str, first: date) -> date:
-    """The first day behind the newest statement before that month; without one, everything is new."""
-    number = connection.execute(select(accounts.c.number).where(accounts.c.id == account)).scalar()
-    month = connection.execute(
-        select(func.max(statements.c.month)).where(
-            statements.c.account == number, statements.c.month < f"{first:%Y-%m}"
-        )
-    ).scalar()
-    return date.min if month is None else _next_month(date.fromisoformat(f"{month}-01"))
+    found = entries_of(
+        connection, account, since=before.known, until=_next_month(first), booked_after=before.last_entry
+    )
+    return [
+        StatementEntry(number=number, entry=entry, moved_minor=moved, is_late=entry.day < first)
+        for number, entry, moved in found
+        if number <= mark
+    ]
 
 
 def _totals(uses: list[DayUse]) -> tuple[Line, ...]:

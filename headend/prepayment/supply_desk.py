@@ -13,9 +13,11 @@ import structlog
 from msgspec.structs import replace
 from sqlalchemy import Connection, select
 
+from headend.errors import StoreError
 from headend.prepayment.account_events import tell
 from headend.prepayment.database import Database
 from headend.prepayment.engine import (
+    MAY_BE_OFF,
     Decision,
     Do,
     Event,
@@ -36,7 +38,7 @@ from headend.prepayment.payments import of_account
 from headend.prepayment.ports import OpenProof, OrderState, ProvenNotice, Supply, Switchboard
 from headend.prepayment.rows import epoch_ms
 from headend.prepayment.supply_facts import Outlook, SupplyFacts
-from headend.prepayment.supply_flags import clear_flag, raise_flag
+from headend.prepayment.supply_flags import OF_EPISODE, clear_flag, raise_flag
 from headend.prepayment.supply_store import (
     Content,
     Order,
@@ -57,14 +59,12 @@ from headend.prepayment.supply_tables import episodes
 __all__ = ["SupplyDesk"]
 
 FAR = timedelta(days=3)  # no look is planned further ahead: the clock was set back
-AWAY = timedelta(minutes=1)  # until the switch is asked again
+AWAY = timedelta(minutes=1)  # until the switch is asked again, or an account that could not be looked at
 _HOUR = timedelta(hours=1)
 _QUARTER = timedelta(minutes=15)
 _SECOND, _MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 _FINENESS = ((_HOUR, _HOUR), (timedelta(minutes=10), _QUARTER), (_MINUTE, _MINUTE), (timedelta(0), _SECOND))
-_ASKING = (State.ORDERED, State.DISCONNECTED, State.PAID)
 _STANDS = {"low": State.LOW, "used-up": State.USED_UP, "last-warning": State.WARNED, "disconnected": State.DISCONNECTED}
-_CLEARED = ("disconnection-refused", "warned-in-vain", "not-back")  # flags that end with the episode
 _log = structlog.get_logger(__name__)
 
 
@@ -91,7 +91,8 @@ class SupplyDesk:
     def tick(self, now: datetime, *, limit: int = 200) -> int:
         """Looks at the accounts that are due, and at the next stretch of all of them; gives how many looks there were.
 
-        Raises StoreUnavailable.
+        One that cannot be looked at is put off, and holds up no other; in the end the first of their problems is raised.
+        Raises StoreError at once.
         """
         with self._database.reading("looking for accounts that are due") as connection:
             at = episodes.c.look_at
@@ -101,8 +102,19 @@ class SupplyDesk:
                 statement = select(episodes.c.account).where(due).order_by(at).limit(limit - len(found))
                 found += connection.execute(statement).scalars()
             found += [one for one in self._facts.seem_due(connection, now) if one not in found]
+        problems = []
         for account in found:
-            self.look(account, now)
+            try:
+                self.look(account, now)
+            except StoreError:
+                raise
+            except Exception as problem:
+                # Whatever it is: among those behind it are supplies that come back.
+                _log.error("an account could not be looked at", account=account, exc_info=problem)
+                self._put_off(account, now)
+                problems.append(problem)
+        if problems:
+            raise problems[0]
         return len(found)
 
     def look(self, account: str, now: datetime) -> Decision:
@@ -120,10 +132,10 @@ class SupplyDesk:
 
     def still(self, connection: Connection, letter: Letter, now: datetime) -> Still:
         """Whether a message of an episode has its reason yet: for the mailroom, in the transaction that claims it."""
-        row, facts, _ = self._facts.of(connection, letter.account, now, "unknown")
         stands = _STANDS.get(letter.kind)
         if stands is None:
             return Still.SEND
+        row, facts, _ = self._facts.of(connection, letter.account, now, "unknown")
         if row.episode.number != letter.episode or row.episode.state is not stands:
             return Still.DROP
         newest = facts.notices.get(letter.kind)
@@ -138,10 +150,6 @@ class SupplyDesk:
         if late:
             return Still.DROP  # its text would name a moment that has passed
         return Still.WAIT if facts.is_paying else Still.SEND
-
-    def settled(self, connection: Connection, account: str, now: datetime) -> None:
-        """A message has been proven, given up, or dropped."""
-        touch(connection, account, now)
 
     def why_not(self, account: str, now: datetime) -> list[str]:
         """What stands against disconnecting the account at this moment, in words; for operators."""
@@ -175,6 +183,13 @@ class SupplyDesk:
             row = replace(row, episode=changed, orders=0)
             tell(connection, "supply-episode", account, now, {"state": changed.state.value, "because": "reversed"})
         save(connection, replace(row, look_at=now))
+
+    def _put_off(self, account: str, now: datetime) -> None:
+        with self._database.writing("putting an account off") as connection:
+            if touch(connection, account, now + AWAY):
+                return
+            # It has no episode yet: the round would find it again at once.
+            save(connection, replace(load(connection, account, now), look_at=now + AWAY))
 
     # -------------------------------------------------------------------------------------------- deciding
 
@@ -210,7 +225,7 @@ class SupplyDesk:
             void_orders(connection, orders_of(connection, account.id, before.number, row.orders), now)
         if event in (Event.PUT_RIGHT, Event.STALE, Event.CAME_BACK):
             withdraw(connection, account.id, before.number, f"{event.value} came first")
-            clear_flag(connection, account.id, *_CLEARED)
+            clear_flag(connection, account.id, *OF_EPISODE)
         if episode.state is State.WELL:
             row = replace(row, orders=0, telling=None, is_told=False)
         data: dict[str, object] = {
@@ -277,7 +292,7 @@ class SupplyDesk:
             paid_at=facts.now if last is None else min(last.paid_at, facts.now),
             amount_minor=max(1, facts.balance_minor) if last is None else last.amount_minor,
             currency=account.currency,
-            fence=next_fence(connection, account.id),
+            fence=next_fence(connection),
             since=facts.now,
         )
 
@@ -330,7 +345,7 @@ class SupplyDesk:
         """What has become of orders and of the supply; nothing is decided on it here."""
         with self._database.reading("looking at an account's orders") as connection:
             row = load(connection, account, now)
-            if row.episode.state not in _ASKING:
+            if row.episode.state not in MAY_BE_OFF:
                 return "unknown"
             asked = orders_of(connection, account, row.episode.number, row.orders)
             # A meter that was exchanged stays as it is for ever; one that came to somebody else says nothing of this account.

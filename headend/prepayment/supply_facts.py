@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Protocol
 
 from msgspec import Struct
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, or_, select
 
 from headend.prepayment.accounts import account_of, all_accounts, contact_of
 from headend.prepayment.autopay import is_unanswered
@@ -115,19 +115,19 @@ class SupplyFacts:
         some = list(all_accounts(connection, after=self._round_at, limit=ROUND))
         self._round_at = some[-1].id if len(some) == ROUND else ""
         active = [one for one in some if one.state is AccountState.ACTIVE]
-        balances = balances_of(connection, [one.id for one in active])
-        standings = self._outlook(connection, active, balances, now)
-        known = {
-            row.account: row
-            for row in connection.execute(select(episodes).where(episodes.c.account.in_([one.id for one in some])))
-        }
+        own = episodes.c
+        in_their_turn = set(
+            connection.execute(
+                select(own.account)
+                .where(own.account.in_([one.id for one in active]))
+                .where(or_(own.state != State.WELL.value, own.look_at.is_not(None)))
+            ).scalars()
+        )
+        others = [one for one in active if one.id not in in_their_turn]
+        balances = balances_of(connection, [one.id for one in others])
+        standings = self._outlook(connection, others, balances, now)
         found = []
-        for one in some:
-            row = known.get(one.id)
-            if one.state is not AccountState.ACTIVE:
-                continue
-            if row is not None and (row.state != State.WELL.value or row.look_at is not None):
-                continue  # it is looked at in its turn
+        for one in others:
             standing = standings.get(one.id, Standing())
             balance = balances.get(one.id, 0) - standing.counted_minor
             days_left = standing.days_left

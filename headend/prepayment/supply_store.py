@@ -1,6 +1,6 @@
 """Episodes, orders and fences as the tables keep them. Every function works inside its caller's transaction."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -27,12 +27,12 @@ __all__ = [
     "Row",
     "Telling",
     "add_order",
-    "all_orders",
     "check_no_order",
     "is_ordered",
     "load",
     "meters_in_service",
     "meters_to_tell",
+    "newest_orders",
     "note_order",
     "order_prefix",
     "orders_of",
@@ -166,9 +166,10 @@ def save(connection: Connection, row: Row) -> None:
         connection.execute(update(episodes).where(episodes.c.account == episode.account).values(values))
 
 
-def touch(connection: Connection, account: str, now: datetime) -> None:
-    """Something has happened to the account: it is looked at with the next tick. One that has no episode is found by the round."""
-    connection.execute(update(episodes).where(episodes.c.account == account).values(look_at=epoch_ms(now)))
+def touch(connection: Connection, account: str, now: datetime) -> bool:
+    """Something has happened to the account: it is looked at with the next tick. False where it has no episode: the round finds it."""
+    found = connection.execute(update(episodes).where(episodes.c.account == account).values(look_at=epoch_ms(now)))
+    return found.rowcount > 0
 
 
 def touch_all(connection: Connection, accounts: Sequence[str], now: datetime) -> None:
@@ -183,19 +184,21 @@ def touch_all(connection: Connection, accounts: Sequence[str], now: datetime) ->
 # ------------------------------------------------------------------------------------------------ fences
 
 
-def restores(connection: Connection, account: str, amount_minor: int, *, counted_minor: int = 0) -> bool:
+def restores(
+    connection: Connection, account: str, amount_minor: int, *, counted_minor: Callable[[], int] = lambda: 0
+) -> bool:
     """Whether a payment is to be told to the command interface before it is booked.
 
     Not when the account's supply is off for certain and the payment leaves it owing: telling it would bring the supply back. No order
     can be under way then, so there is nothing that its fence would have to stop. counted_minor: what the desk counts against the
-    balance beyond the books.
+    balance beyond the books; asked only where it matters, since it goes through days that are not settled.
     """
     row = connection.execute(select(episodes.c.state).where(episodes.c.account == account)).first()
     if row is None or row.state != State.DISCONNECTED.value:
         return True
     found = account_of(connection, account)
     waiting = any(True for _ in fenced(connection, account))  # of these nobody knows here how much they are
-    return waiting or balance_of(connection, account, found.currency) - counted_minor + amount_minor >= 0
+    return waiting or balance_of(connection, account, found.currency) + amount_minor - counted_minor() >= 0
 
 
 # ------------------------------------------------------------------------------------------------ meters
@@ -214,7 +217,7 @@ def meters_to_tell(connection: Connection, account: str, today: date, *, also: I
     also: meters of orders that have ended.
     """
     measuring = {one.meter for one in meters_of(connection, account) if one.until is None or one.until >= today - _DAY}
-    asked = {one.meter for one in all_orders(connection, account) if not one.is_final}
+    asked = _under_way(connection, account)
     return sorted(one for one in {*measuring, *asked, *also} if _is_free(connection, one, account, today))
 
 
@@ -231,7 +234,13 @@ def _is_free(connection: Connection, meter: str, account: str, today: date) -> b
 
 def is_ordered(connection: Connection, account: str) -> bool:
     """Whether an order may be under way, as far as is known."""
-    return any(not one.is_final for one in all_orders(connection, account))
+    return bool(_under_way(connection, account))
+
+
+def _under_way(connection: Connection, account: str) -> set[str]:
+    """Meters that an order may be under way for, however old it is and however many came after it."""
+    rows = connection.execute(select(orders.c.meter, orders.c.detail).where(orders.c.account == account))
+    return {meter for meter, detail in rows if not msgspec.json.decode(detail, type=_Ended).is_final}
 
 
 def check_no_order(connection: Connection, meters: Iterable[str], now: datetime) -> None:
@@ -256,8 +265,8 @@ def orders_of(connection: Connection, account: str, episode: int, number: int) -
     return [_order(row) for row in connection.execute(statement) if row.key.startswith(prefix)]
 
 
-def all_orders(connection: Connection, account: str, *, limit: int = 20) -> list[OrderLook]:
-    """The newest first."""
+def newest_orders(connection: Connection, account: str, *, limit: int = 20) -> list[OrderLook]:
+    """The newest first; to be shown, and not to decide on."""
     statement = select(orders).where(orders.c.account == account).order_by(orders.c.asked_at.desc(), orders.c.key)
     found = []
     for row in connection.execute(statement.limit(limit)):
@@ -320,6 +329,12 @@ def void_orders(connection: Connection, some: Sequence[Order], now: datetime) ->
 
 class _Detail(Struct, frozen=True):
     content: Content
+    is_final: bool
+
+
+class _Ended(Struct, frozen=True):
+    """Of a `_Detail` the one thing, without the rest."""
+
     is_final: bool
 
 

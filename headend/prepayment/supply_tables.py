@@ -1,10 +1,10 @@
 """Tables of notices and of supply, beside those in `tables`. Times are epoch milliseconds, UTC."""
 
-from sqlalchemy import BigInteger, Column, Index, Integer, SmallInteger, Table, Text
+from sqlalchemy import BigInteger, Column, Connection, Index, Integer, SmallInteger, Table, Text, select
 
 from headend.prepayment.tables import metadata
 
-__all__ = ["episodes", "messages", "supply_cursors"]
+__all__ = ["HANDED", "HEARD", "cursor_of", "episodes", "messages", "supply_cursors"]
 
 _Big = BigInteger().with_variant(Integer, "sqlite")
 
@@ -59,5 +59,12 @@ supply_cursors = Table(
     "supply_cursors",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("number", _Big, nullable=False),  # 1: of our last event that was taken; 2: of the feed's that was heard
+    Column("number", _Big, nullable=False),
 )
+HANDED = 1  # our newest event that the feed has
+HEARD = 2  # how far the feed was looked through for relay events
+
+
+def cursor_of(connection: Connection, cursor: int) -> int | None:
+    """cursor: HANDED or HEARD. None before the first."""
+    return connection.execute(select(supply_cursors.c.number).where(supply_cursors.c.id == cursor)).scalar()

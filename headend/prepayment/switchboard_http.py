@@ -1,86 +1,27 @@
 """The switchboard over a head-end's public command interface, /v1/commands and /v1/obligations, as any billing system uses it."""
 
-import asyncio
 import hashlib
 from collections.abc import Sequence
-from concurrent.futures import CancelledError
 from datetime import datetime
-from typing import Any, Protocol
+from typing import TypeVar
 
-import httpx
 import msgspec
 from msgspec import Struct
 
 from headend.feed.envelope import iso_utc
+from headend.prepayment.calling import Asked, Caller, NoAnswer
 from headend.prepayment.errors import SwitchboardUnavailable, SwitchedOff
 from headend.prepayment.ports import OpenProof, OrderState, ProvenNotice, Supply
 
-__all__ = ["Asked", "CallOverHttp", "CallOverLoop", "Caller", "HttpSwitchboard"]
+__all__ = ["HttpSwitchboard"]
 
 KEY_MAX = 128  # of the interface
-TIMEOUT_S = 30.0
 ON = ("close", "permit-close")
 # A head-end that does not serve this meter has no order that a payment would have to overtake, and nothing to give back.
 NOTHING_TO_STOP = frozenset({"meter"})
 OFF = "control"  # the rule by which it switches nothing at all
 PAGE, PAGES = 100, 50  # commands asked for at once; as many pages until one of them has switched
-
-
-class Asked(Struct, frozen=True):
-    status: int
-    body: bytes
-
-
-class Caller(Protocol):
-    """One request; token and address are its own affair. Raises SwitchboardUnavailable when no answer came."""
-
-    def __call__(
-        self, method: str, path: str, *, query: dict[str, str] | None = None, body: object = None
-    ) -> Asked: ...
-
-
-class CallOverHttp:
-    """client: with base_url, and the token in its headers. Closed by whoever made it."""
-
-    def __init__(self, client: httpx.Client) -> None:
-        self._client = client
-
-    def __call__(self, method: str, path: str, *, query: dict[str, str] | None = None, body: object = None) -> Asked:
-        try:
-            answer = self._client.request(method, path, params=query, json=body)
-        except httpx.HTTPError as error:
-            raise SwitchboardUnavailable(f"{method} {path}: {error or type(error).__name__}") from error
-        return Asked(answer.status_code, answer.content)
-
-
-class CallOverLoop:
-    """For a head-end in this process: its application answers on its own loop, while prepaid supply waits on a thread of its own.
-
-    client: over `httpx.ASGITransport`. Never called from the loop itself, which would wait for itself.
-    """
-
-    def __init__(self, client: httpx.AsyncClient, loop: asyncio.AbstractEventLoop) -> None:
-        self._client = client
-        self._loop = loop
-
-    def __call__(self, method: str, path: str, *, query: dict[str, str] | None = None, body: object = None) -> Asked:
-        request = self._client.request(method, path, params=query, json=body)
-        try:
-            asking = asyncio.run_coroutine_threadsafe(request, self._loop)
-        except RuntimeError as error:
-            request.close()
-            raise SwitchboardUnavailable(f"{method} {path}: the head-end has stopped") from error
-        try:
-            answer = asking.result(TIMEOUT_S)
-        except TimeoutError as error:
-            asking.cancel()
-            raise SwitchboardUnavailable(f"{method} {path}: no answer within {TIMEOUT_S:g} s") from error
-        except httpx.HTTPError as error:
-            raise SwitchboardUnavailable(f"{method} {path}: {error or type(error).__name__}") from error
-        except (RuntimeError, CancelledError) as error:
-            # A client that was closed, or a loop that ended, while we were on our way to it.
-            raise SwitchboardUnavailable(f"{method} {path}: the head-end is stopping") from error
-        return Asked(answer.status_code, answer.content)
+T = TypeVar("T")
 
 
 class _Refusal(Struct):
@@ -162,7 +103,7 @@ class HttpSwitchboard:
                 for one in notices
             ],
         }
-        answer = self._call("POST", "/v1/commands", body=body)
+        answer = self._ask("POST", "/v1/commands", body=body)
         if answer.status in (200, 202):
             return _state_of(_decoded(answer, _Answer).command)
         problem = _decoded(answer, _Problem) if answer.status in (403, 404, 409, 422) else None
@@ -174,7 +115,7 @@ class HttpSwitchboard:
         )
 
     def state(self, command: str) -> OrderState:
-        answer = self._call("GET", f"/v1/commands/{command}")
+        answer = self._ask("GET", f"/v1/commands/{command}")
         if answer.status != 200:
             raise SwitchboardUnavailable(_told(f"GET /v1/commands/{command}", answer))
         return _state_of(_decoded(answer, _Answer).command)
@@ -195,7 +136,7 @@ class HttpSwitchboard:
             "currency": currency,
             "fence": fence,
         }
-        answer = self._call("POST", "/v1/obligations", body=body)
+        answer = self._ask("POST", "/v1/obligations", body=body)
         if answer.status in (200, 202):
             return
         if answer.status in (403, 404, 422):
@@ -213,34 +154,37 @@ class HttpSwitchboard:
             return "on"  # it was never switched through this interface
         if newest.kind in ON:
             return "off" if newest.waiting_for_customer else "on"
-        answer = self._call("GET", "/v1/obligations", query={"meter": meter, "ended": "true", "limit": str(PAGE)})
+        answer = self._ask("GET", "/v1/obligations", query={"meter": meter, "ended": "true", "limit": str(PAGE)})
         if answer.status != 200:
             raise SwitchboardUnavailable(_told("GET /v1/obligations", answer))
-        paid_back = [
-            one
+        is_back = any(
+            one.ended in ("verified", "already-on") and one.ended_at is not None and one.ended_at >= newest.changed_at
             for one in _decoded(answer, _Obligations).obligations
-            if one.ended in ("verified", "already-on") and one.ended_at is not None
-        ]
-        since = newest.changed_at
-        return "on" if any(one.ended_at is not None and one.ended_at >= since for one in paid_back) else "off"
+        )
+        return "on" if is_back else "off"
 
     def _switched_last(self, meter: str) -> _Command | None:
         """The newest proven command that switched; those that only asked for the supply's state may be many."""
         after = ""
         for _ in range(PAGES):
             query = {"meter": meter, "state": "verified", "limit": str(PAGE)} | ({"after": after} if after else {})
-            answer = self._call("GET", "/v1/commands", query=query)
+            answer = self._ask("GET", "/v1/commands", query=query)
             if answer.status != 200:
                 raise SwitchboardUnavailable(_told("GET /v1/commands", answer))
             page = _decoded(answer, _Commands)
             switched = [one for one in page.commands if one.kind in ("open", *ON)]
             if switched:
-                newest: _Command = max(switched, key=lambda one: one.changed_at)
-                return newest
+                return max(switched, key=lambda one: one.changed_at)
             if len(page.commands) < PAGE:
                 return None
             after = page.commands[-1].id
         raise SwitchboardUnavailable(f"none of the {PAGE * PAGES} newest commands of meter {meter} has switched it")
+
+    def _ask(self, method: str, path: str, *, query: dict[str, str] | None = None, body: object = None) -> Asked:
+        try:
+            return self._call(method, path, query=query, body=body)
+        except NoAnswer as error:
+            raise SwitchboardUnavailable(str(error)) from error
 
 
 def _state_of(command: _Command | None) -> OrderState:
@@ -252,7 +196,7 @@ def _state_of(command: _Command | None) -> OrderState:
     return OrderState(command=command.id, state=command.state, is_final=command.is_final, problem=problem)
 
 
-def _decoded(answer: Asked, shape: Any) -> Any:
+def _decoded(answer: Asked, shape: type[T]) -> T:
     try:
         return msgspec.json.decode(answer.body, type=shape)
     except msgspec.DecodeError as error:

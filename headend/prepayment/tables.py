@@ -204,6 +204,7 @@ touched = Table(
     metadata,
     Column("account", Integer, ForeignKey("accounts.number"), primary_key=True, autoincrement=False),
     Column("day", Integer, nullable=False),  # the first that may say something else now
+    Index("touched_by_day", "day"),
 )
 
 account_tariffs = Table(
@@ -312,6 +313,7 @@ debits = Table(
     Column("asked_at", _Big, nullable=False),
     Column("next_try_at", _Big),  # None when it is over
     Column("problem", Text, nullable=False),
+    Column("agreement", Text, nullable=False),  # that the bank was asked under; "" before it was
     Index("debits_to_try", "next_try_at"),
 )
 

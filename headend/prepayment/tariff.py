@@ -20,7 +20,6 @@ from msgspec import Struct
 from headend.prepayment.money import EXACT, Rounding, exact_minor
 
 __all__ = [
-    "ALL_DAY",
     "Band",
     "Charge",
     "DayKind",
@@ -325,6 +324,3 @@ def _charge(tariff: Tariff, day: date, lines: list[Line], position: Position, us
         carried=position.carried,
     )
     return Charge(day=day, tariff=tariff.name, version=tariff.version, lines=tuple(lines), exact=exact, position=after)
-
-
-ALL_DAY = (Window(time(0), time(0), Band.ALL),)

@@ -83,7 +83,6 @@ def _currency(text: str) -> str:
 
 
 Number = Annotated[str, AfterValidator(_number)]
-BandName = Literal["all", "sharp", "peak", "flat", "valley"]
 
 
 class _Tariff(ConfigTable):

@@ -5,21 +5,23 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TypeVar
 
+from msgspec.structs import replace
 from sqlalchemy import Connection
 
 from headend.clock import Clock
 from headend.errors import HeadendError
-from headend.prepayment import fences, payments, points
+from headend.prepayment import corrections, fences, payments, points
+from headend.prepayment.account_changes import note_change
 from headend.prepayment.accounts import account_of
 from headend.prepayment.database import Database
 from headend.prepayment.errors import SwitchboardUnavailable, SwitchedOff, UnknownPayment
 from headend.prepayment.heard import LocalDays
-from headend.prepayment.model import AccountState, Payment, PaymentState
+from headend.prepayment.model import AccountState, Payment, PaymentState, Posted
 from headend.prepayment.notice_texts import Figure, Money
 from headend.prepayment.points_file import PointsRule
 from headend.prepayment.ports import Switchboard
 from headend.prepayment.reconciliation import clear_if_booked
-from headend.prepayment.supply_flags import raise_flag
+from headend.prepayment.supply_flags import REVERSED_AFTER_CLOSING, raise_flag
 from headend.prepayment.supply_store import is_ordered, meters_to_tell, restores, touch
 
 __all__ = ["Till"]
@@ -32,7 +34,7 @@ T = TypeVar("T")
 class Till:
     """rule: what top-ups earn; None for nothing. reversed_: what follows from a reversal, in its transaction (`SupplyDesk.reversed`).
 
-    counted: what is counted against an account's balance beyond its books, minor units.
+    counted: what is counted against an account's balance beyond its books, minor units; None where nothing is.
     """
 
     def __init__(
@@ -132,13 +134,65 @@ class Till:
                 self._tried_from = self._clock.monotonic() + AWAY_S
             raise
 
+    def assign(self, channel: str, receipt: str, account: str, *, by: str) -> Payment:
+        """An unmatched payment was this account's; told again it is the same.
+
+        Raises UnknownPayment, BadPayment; SwitchboardUnavailable as `take`.
+        """
+        now = self._clock.now()
+
+        def book(connection: Connection) -> Payment:
+            found = self._known(connection, channel, receipt)
+            if found.state is PaymentState.BOOKED and found.booked_for == account:
+                return found
+            assigned = payments.assign(connection, found, account, now, self._days.zone, by=by)
+            self._earned(connection, assigned, now)
+            note_change(connection, account, "payment", now, by=by, after=f"{channel} receipt {receipt} assigned")
+            return assigned
+
+        with self._database.reading("looking at a payment") as connection:
+            found = self._known(connection, channel, receipt)
+        if found.state is PaymentState.UNMATCHED:
+            return self.credit(replace(found, account=account), book)
+        with self._database.writing("assigning a payment") as connection:
+            return book(connection)
+
+    def adjust(self, account: str, amount_minor: int, *, key: str, note: str, by: str) -> Posted:
+        """More than 0 is to the customer's credit. The same key is booked once.
+
+        Raises UnknownAccount, AccountClosed, KeyReused, BadInput; of a credit SwitchboardUnavailable, as `take`.
+        """
+        now = self._clock.now()
+
+        def book(connection: Connection) -> Posted:
+            found, day = account_of(connection, account), self._days.today(now)
+            told = f"{note} ({by})"
+            posted = corrections.adjust(connection, found, amount_minor, key=key, note=told, now=now, day=day)
+            touch(connection, account, now)
+            return posted
+
+        with self._database.reading("looking at an account") as connection:
+            currency = account_of(connection, account).currency
+            is_credit = corrections.is_new_credit(connection, amount_minor, key=key)
+        if is_credit:
+            credit = Payment(
+                channel="adjustment",
+                receipt=key,
+                account=account,
+                amount_minor=amount_minor,
+                currency=currency,
+                paid_at=now,
+                received_at=now,
+            )
+            return self.credit(credit, book)
+        with self._database.writing("adjusting an account") as connection:
+            return book(connection)
+
     def reverse(self, channel: str, receipt: str, *, reason: str, by: str = "") -> Payment:
         """The channel took it back: once, with what it had earned, and the customer is told. Raises UnknownPayment."""
         now = self._clock.now()
         with self._database.writing("reversing a payment") as connection:
-            found = payments.find(connection, channel, receipt)
-            if found is None:
-                raise UnknownPayment(channel, receipt)
+            found = self._known(connection, channel, receipt)
             if found.state is PaymentState.REVERSED:
                 return found
             taken_back = payments.reverse(connection, found, now, self._days.zone, reason=reason, by=by)
@@ -147,27 +201,43 @@ class Till:
                 self._follow(connection, taken_back, now)
             return taken_back
 
+    @staticmethod
+    def _known(connection: Connection, channel: str, receipt: str) -> Payment:
+        found = payments.find(connection, channel, receipt)
+        if found is None:
+            raise UnknownPayment(channel, receipt)
+        return found
+
     def _is_to_be_told(self, connection: Connection, payment: Payment, now: datetime) -> bool:
         """Not what is nobody's credit, or leaves a disconnected customer owing: neither is to bring a supply back."""
         if payments.problem_of(connection, payment):
             return False
-        counted = 0 if self._counted is None else self._counted(connection, payment.account, now)
-        return restores(connection, payment.account, payment.amount_minor, counted_minor=counted)
+        counted = self._counted or _nothing
+        return restores(
+            connection,
+            payment.account,
+            payment.amount_minor,
+            counted_minor=lambda: counted(connection, payment.account, now),
+        )
 
     def _book(self, connection: Connection, payment: Payment, now: datetime) -> Payment:
         taken = payments.take(connection, payment, self._days.zone)
         self._lift(connection, payment)
         if taken.state is PaymentState.BOOKED:
-            if self._rule is not None:
-                points.award(connection, taken, self._rule, now, self._days)
-            touch(connection, taken.booked_for, now)
+            self._earned(connection, taken, now)
         return taken
+
+    def _earned(self, connection: Connection, payment: Payment, now: datetime) -> None:
+        """What follows from a payment that is booked for an account: its points, and the supply desk looks at the account next."""
+        if self._rule is not None:
+            points.award(connection, payment, self._rule, now, self._days)
+        touch(connection, payment.booked_for, now)
 
     def _follow(self, connection: Connection, taken_back: Payment, now: datetime) -> None:
         account = account_of(connection, taken_back.booked_for)
         if account.state is AccountState.CLOSED:
             text = f"payment {taken_back.receipt} of {taken_back.channel} was taken back after the account was closed"
-            raise_flag(connection, account.id, "reversed-after-closing", now, text)
+            raise_flag(connection, account.id, REVERSED_AFTER_CLOSING, now, text)
         if self._reversed is not None:
             figures: dict[str, Figure] = {
                 "amount": Money(taken_back.amount_minor, taken_back.currency),
@@ -176,3 +246,8 @@ class Till:
                 "reason": taken_back.problem,
             }
             self._reversed(connection, account.id, now, figures)
+
+
+def _nothing(connection: Connection, account: str, now: datetime) -> int:
+    """Counted, where only the books count."""
+    return 0

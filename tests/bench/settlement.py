@@ -82,9 +82,6 @@ class _DayFeed:
         self.making_s += time.process_time() - began
         return page
 
-    def wait(self, sequence: int) -> None:
-        raise AssertionError("the benchmark has no need to wait")
-
     def _event(self, number: int) -> bytes:
         day, place = divmod(number, self.size * REGISTERS)
         meter, register = divmod(place, REGISTERS)

@@ -1,14 +1,19 @@
 """What tests of the head-end share: a clock that stands still, and reads."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from sqlalchemy import Engine, text
 
 from headend.clock import Clock
 from headend.intervals.guard import Guard, GuardedMeter
 from headend.model import Event, Quality, Read
+from headend.prepayment.database import open_database
 from headend.ratios import Ratios
 from headend.store import Store, migrate
 from protocols.values import Unit
@@ -70,12 +75,57 @@ def an_event(subject: str = "M000001") -> Event:
 
 def new_store(folder: Path) -> Store:
     url = store_url(folder)
-    migrate(url)
+    if not (folder / "headend.db").exists():
+        with_tables(url)
+    else:
+        migrate(url)
     return Store(url, "luoyang-west", busy_timeout_s=0.2)
+
+
+def with_tables(url: str) -> str:
+    """The URL of a store as it was given; if its file was not there, it is now, migrated and empty."""
+    return _laid_out(url, migrate)
+
+
+def with_account_tables(url: str) -> str:
+    """The same for the database of prepaid supply."""
+    return _laid_out(url, _make_accounts)
+
+
+def _laid_out(url: str, make: Callable[[str], None]) -> str:
+    path = Path(url.removeprefix("sqlite:///"))
+    if not path.exists():
+        path.write_bytes(_empty(make))
+    return url
+
+
+@cache
+def _empty(make: Callable[[str], None]) -> bytes:
+    """A file that `make` made: each of many migrations waits for the disk, and tests want hundreds of such files."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "empty.db"
+        make(f"sqlite:///{path}")
+        assert [one.name for one in path.parent.iterdir()] == [path.name], "something of it is not in the file"
+        return path.read_bytes()
+
+
+def _make_accounts(url: str) -> None:
+    open_database(url).dispose()
 
 
 def store_url(folder: Path) -> str:
     return f"sqlite:///{folder / 'headend.db'}"
+
+
+def dump(engine: Engine, *, without: Collection[str] = ()) -> dict[str, list[tuple[object, ...]]]:
+    """A whole SQLite database, table by table."""
+    with engine.connect() as connection:
+        names = connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'table'")).scalars().all()
+        return {
+            name: sorted((tuple(row) for row in connection.execute(text(f'SELECT * FROM "{name}"'))), key=repr)
+            for name in sorted(names)
+            if name not in without
+        }
 
 
 def day_of_reads(meters: int, slots: int, seed: int) -> Iterator[Read]:

@@ -40,9 +40,6 @@ class StoreFeed:
     def events_after(self, sequence: int, limit: int) -> Sequence[bytes]:
         return self._store.events_after(self._store.place_of(sequence).first if sequence else 0, limit)
 
-    def wait(self, sequence: int) -> None:
-        raise AssertionError("nobody waits here")
-
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:

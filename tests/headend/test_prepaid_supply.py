@@ -30,18 +30,19 @@ from headend.prepaid_settings import PERSON
 from headend.prepaid_supply import PAYING_MAX, InsideCaller, PrepaidSupply
 from headend.prepayment import engine
 from headend.prepayment.account_events import ACCOUNT_TYPE
+from headend.prepayment.calling import Asked, CallOverLoop, NoAnswer
 from headend.prepayment.enrolment import Enrolment
-from headend.prepayment.errors import FeedBroken, FeedUnavailable, OutboxUnavailable, SwitchboardUnavailable
+from headend.prepayment.errors import FeedBroken, FeedUnavailable, OutboxUnavailable
 from headend.prepayment.feed_http import HttpFeed
 from headend.prepayment.model import PaymentState, Premises
 from headend.prepayment.outbox_http import HttpOutbox
 from headend.prepayment.ports import OpenProof, OrderState, ProvenNotice
-from headend.prepayment.switchboard_http import Asked, CallOverHttp, HttpSwitchboard
+from headend.prepayment.switchboard_http import HttpSwitchboard
 from headend.store.store import Store, open_store
 from headend.store.tokens import Role, Tokens
 from headend.store.writer import inline
 from tests.headend.api.relay_site import site_of
-from tests.headend.support import StillClock, a_read, an_event
+from tests.headend.support import StillClock, a_read, with_tables
 
 CONFIG = """\
 [headend]
@@ -87,7 +88,7 @@ class Here:
         path.write_text(CONFIG)
         self.config = load_config(path)
         self.clock = StillClock()
-        self.store: Store = open_store(self.config.store, self.config.name)
+        self.store: Store = open_store(with_tables(self.config.store), self.config.name)
         self.tokens = Tokens(self.store, self.clock)
         self.supply = PrepaidSupply(self.config, self.store, self.tokens, clock=self.clock)
         self.head_end = HeadEnd(
@@ -174,24 +175,6 @@ async def test_the_feed_comes_event_by_event_as_it_is_stored(tmp_path: Path) -> 
         assert await in_thread(lambda: feed.events_after(7, 5)) == []
 
 
-async def test_waiting_for_the_feed_ends_with_the_first_news_or_after_a_while(tmp_path: Path) -> None:
-    async with here(tmp_path) as one:
-        pauses: list[float] = []
-
-        def pause(seconds: float) -> None:
-            pauses.append(seconds)
-            if len(pauses) == 3:
-                one.store.commit([an_event()])
-
-        feed = HttpFeed(one.caller(), pause=pause)
-        await in_thread(lambda: feed.wait(0))
-        assert len(pauses) == 3
-        pauses.clear()
-        quiet = HttpFeed(one.caller(), pause=pauses.append)
-        await in_thread(lambda: quiet.wait(1))
-        assert sum(pauses) == 20
-
-
 async def test_a_feed_that_ends_before_the_cursor_says_what_to_do(tmp_path: Path) -> None:
     """The head-end's store was replaced behind our back."""
     async with here(tmp_path) as one:
@@ -220,7 +203,7 @@ async def test_nobody_answers_before_the_start_and_after_the_end(tmp_path: Path)
     async with here(tmp_path) as one:
         caller = one.caller()
         await caller.aclose()
-        with pytest.raises(SwitchboardUnavailable, match="starting or stopping"):
+        with pytest.raises(NoAnswer, match="starting or stopping"):
             await in_thread(lambda: caller("GET", "/v1/feed"))
         wrong = InsideCaller("hdt_wrong")
         wrong.attach(one.app)
@@ -377,10 +360,42 @@ async def test_payments_that_wait_for_the_switch_hold_up_nobody_who_only_looks(t
         assert sorted(codes) == [202] * PAYING_MAX + [503] * 3
 
 
+async def test_whatever_may_wait_for_the_switch_has_its_turn_at_the_tills(tmp_path: Path) -> None:
+    async with here(tmp_path) as one:
+        office, answers = one.supply.office, threading.Event()
+        await one.supply.ask(office.enrol, an_enrolment(), by="test")
+        await one.supply.ask(office.confirm, "A1", by="test")
+        admin, now = one.bearer("admin"), one.clock.now().isoformat()
+        money = {"amount_minor": 100, "currency": "CNY"}
+        told = money | {"channel": "app", "receipt": "R1", "account": "A9", "paid_at": now}
+        by_hand = {"amount_minor": 100, "key": "K1", "note": "a fee"}
+        assert (await one.client.post("/v1/payments", json=told, headers=admin)).json()["payment"][
+            "state"
+        ] == "unmatched"
+        waiting = [asyncio.create_task(one.supply.pay(answers.wait, 30)) for _ in range(PAYING_MAX)]
+        await asyncio.sleep(0)  # each is counted now
+        async with asyncio.timeout(20):
+            for path, body in (
+                ("/v1/payments", told),
+                ("/v1/payments/app/R1/assignment", {"account": "A1"}),
+                ("/v1/accounts/A1/adjustments", by_hand),
+            ):
+                refused = await one.client.post(path, json=body, headers=admin)
+                assert (refused.status_code, "switchboard-unavailable" in refused.text) == (503, True), path
+            assert (await one.client.get("/v1/accounts/A1", headers=admin)).status_code == 200
+            answers.set()
+            assert all(await asyncio.gather(*waiting))
+            done = await one.client.post("/v1/accounts/A1/adjustments", json=by_hand, headers=admin)
+            refund = await one.client.post("/v1/accounts/A1/refunds", json=by_hand | {"key": "K2"}, headers=admin)
+        assert (done.status_code, refund.status_code) == (201, 201)
+
+
 async def test_asking_gives_what_the_work_gives_and_raises_what_it_raises(tmp_path: Path) -> None:
     async with here(tmp_path) as one:
         names = {await one.supply.ask(threading.current_thread) for _ in range(8)}
         assert all(thread.name.startswith("prepaid-desk") for thread in names)
+        tills = {await one.supply.pay(threading.current_thread) for _ in range(8)}
+        assert all(thread.name.startswith("prepaid-till") for thread in tills)
         with pytest.raises(ZeroDivisionError):
             await one.supply.ask(lambda: 1 // 0)
 
@@ -442,7 +457,7 @@ async def test_ending_waits_for_work_at_a_desk_and_lets_nobody_hang(tmp_path: Pa
         time.sleep(0.2)
         try:
             made.supply._call("GET", "/v1/feed")
-        except SwitchboardUnavailable:
+        except NoAnswer:
             return "told"
         return "answered"
 
@@ -486,16 +501,16 @@ async def test_it_orders_as_a_person_of_its_own_with_that_person_s_code(tmp_path
         ]
         proof = OpenProof(account="A1", balance_minor=-12000, currency="CNY", as_of=now, fence=0)
 
-        def order(inside: httpx.Client) -> OrderState:
-            switch = HttpSwitchboard(CallOverHttp(inside))
+        def order(call: CallOverLoop) -> OrderState:
+            switch = HttpSwitchboard(call)
             expires_at = now + timedelta(minutes=8)
             return switch.order_open(
                 "M000001", key="k", reason="used up", proof=proof, notices=told, expires_at=expires_at
             )
 
-        with httpx.Client(base_url=site.url, headers=supply._call._headers) as inside:
-            state = await asyncio.to_thread(order, inside)
-            approving = await asyncio.to_thread(inside.post, "/v1/approvals/x/approve", json={"digest": "d"})
+        async with httpx.AsyncClient(base_url=site.url, headers=supply._call._headers) as inside:
+            state = await asyncio.to_thread(order, CallOverLoop(inside, asyncio.get_running_loop()))
+            approving = await inside.post("/v1/approvals/x/approve", json={"digest": "d"})
         await supply.aclose()
         if not code:
             assert (state.state, state.problem.partition(":")[0]) == ("refused", "operator")

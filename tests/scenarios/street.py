@@ -23,6 +23,7 @@ from simulators.line import SimulatedLine
 from simulators.load_curve import Kind
 from simulators.meter import MeterModel
 from simulators.virtual_time import VirtualClock
+from tests.headend.support import with_tables
 
 __all__ = ["Street", "run_street", "transport_to"]
 
@@ -89,7 +90,7 @@ def build(
     path.write_text(edit("\n".join(parts)), encoding="utf-8")
     config = load_config(path)
     assert config.problems == ()
-    return Street(config, open_store(config.store, config.name), wires, meters)
+    return Street(config, open_store(with_tables(config.store), config.name), wires, meters)
 
 
 def transport_to(lines: dict[str, SimulatedLine]) -> Connect:

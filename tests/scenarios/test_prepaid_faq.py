@@ -11,37 +11,15 @@ import pytest
 
 from headend.prepayment.engine import NoticeState
 from headend.prepayment.model import Cause
+from tests.scenarios.plain_words import Scene, Steps, read_scenes
 from tests.scenarios.prepaid_year.shop import Shop
 
 FILE = Path(__file__).with_name("prepaid_answers.txt")
-STEP = re.compile(r"(Given|When|Then|And) (.*)")
+ANSWERS = read_scenes(FILE, "Question: ")
 MONTHS = {"February": 2, "March": 3}
 YEAR = 2028  # February has 29 days
 HOUR = timedelta(hours=1)
 OTHER = ("agreement", "topped-up", "statement")  # what is no step of an episode
-
-
-class Answer:
-    """lines: as in the file, without their first words."""
-
-    def __init__(self, title: str) -> None:
-        self.title = title
-        self.lines: list[str] = []
-
-    def __repr__(self) -> str:
-        return self.title
-
-
-def answers() -> list[Answer]:
-    found: list[Answer] = []
-    for line in FILE.read_text(encoding="utf-8").splitlines():
-        if line.startswith("Question: "):
-            found.append(Answer(line.removeprefix("Question: ")))
-        elif line.strip() and not line.startswith("#"):
-            match = STEP.fullmatch(line.strip())
-            assert match is not None, f"no step: {line!r}"
-            found[-1].lines.append(match[2])
-    return found
 
 
 class Stage:
@@ -72,16 +50,7 @@ class Stage:
         ]
 
 
-Step = Callable[..., None]
-STEPS: list[tuple[re.Pattern[str], Step]] = []
-
-
-def step(words: str) -> Callable[[Step], Step]:
-    def note(work: Step) -> Step:
-        STEPS.append((re.compile(words), work))
-        return work
-
-    return note
+step = Steps[Callable[..., None]]()
 
 
 def minor(yuan: str) -> int:
@@ -295,18 +264,17 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     stage.aclose()
 
 
-@pytest.mark.parametrize("answer", answers(), ids=repr)
-def test_the_answer_is_what_happens(stage: Stage, answer: Answer) -> None:
+@pytest.mark.parametrize("answer", ANSWERS, ids=repr)
+def test_the_answer_is_what_happens(stage: Stage, answer: Scene) -> None:
     for line in answer.lines:
-        found = [(match, work) for pattern, work in STEPS if (match := pattern.fullmatch(line))]
-        assert len(found) == 1, f"{len(found)} steps for {line!r}"
-        match, work = found[0]
+        work, said = step.find(line)
         try:
-            work(stage, *match.groups())
+            work(stage, *said)
         except AssertionError as error:
             raise AssertionError(f"{answer.title}\n  {line}: {error}") from error
 
 
-def test_the_seven_questions_are_answered() -> None:
-    assert len(answers()) >= 7
-    assert all(answer.lines for answer in answers())
+def test_the_seven_questions_are_answered_and_every_step_is_told() -> None:
+    assert len(ANSWERS) >= 7
+    assert all(answer.lines for answer in ANSWERS)
+    assert step.untold(ANSWERS) == []

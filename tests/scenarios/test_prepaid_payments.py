@@ -80,7 +80,7 @@ def check_light(shop: Shop, *meters: str) -> None:
 
 @pytest.fixture
 def stride(request: pytest.FixtureRequest) -> int:
-    return 1 if request.config.getoption("--prepaid-accounts", default=0) >= FULL else SOME
+    return 1 if request.config.getoption("--prepaid-accounts") >= FULL else SOME
 
 
 @pytest.mark.parametrize("state", STATES)

@@ -31,7 +31,7 @@ HAPPENS = (
 def test_a_year_of_many_households(
     tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    accounts: int = request.config.getoption("--prepaid-accounts", default=12)
+    accounts: int = request.config.getoption("--prepaid-accounts")
     is_full = accounts >= FULL
     first = FIRST if is_full else NEAR_THE_LEAP_DAY
     year = Year(tmp_path, accounts, seed=28, crashes=0.0004 if is_full else 0.003, first=first)

@@ -207,7 +207,9 @@ def test_no_code_of_a_meter_or_a_person_is_in_anything_that_switching_leaves_beh
         await asyncio.sleep(120)
         street.wire.reachable = True
         await asyncio.sleep(120)
-        assert street.is_on("M000001") or (await street.debt_of("M000001")) is not None
+        debt = await street.debt_of("M000001")
+        assert debt is not None
+        assert debt.ended == "permitted"
 
     with structlog.testing.capture_logs() as logs:
         play(tmp_path, story, edit=secret)

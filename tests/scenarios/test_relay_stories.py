@@ -16,33 +16,11 @@ from headend.store.commands import commands_of
 from headend.store.commands_debts import open_obligations
 from protocols.dlt645.control import RelayOrder
 from protocols.dlt645.messages import RelayRequest, decode
+from tests.scenarios.plain_words import Scene, Steps, read_scenes
 from tests.scenarios.relay_street import RelayStreet, play
 
 FILE = Path(__file__).with_name("relay_stories.txt")
-STEP = re.compile(r"(Given|When|Then|And) (.*)")
-
-
-class Story:
-    """lines: as in the file, without their first words."""
-
-    def __init__(self, title: str, lines: list[str]) -> None:
-        self.title = title
-        self.lines = lines
-
-    def __repr__(self) -> str:
-        return self.title
-
-
-def stories() -> list[Story]:
-    found: list[Story] = []
-    for line in FILE.read_text(encoding="utf-8").splitlines():
-        if line.startswith("Story: "):
-            found.append(Story(line.removeprefix("Story: "), []))
-        elif line.strip() and not line.startswith("#"):
-            match = STEP.fullmatch(line.strip())
-            assert match is not None, f"no step: {line!r}"
-            found[-1].lines.append(match[2])
-    return found
+STORIES = read_scenes(FILE, "Story: ")
 
 
 class Stage:
@@ -63,16 +41,7 @@ class Stage:
         return self.answer.command
 
 
-Step = Callable[..., Awaitable[None]]
-STEPS: list[tuple[re.Pattern[str], Step]] = []
-
-
-def step(words: str) -> Callable[[Step], Step]:
-    def note(work: Step) -> Step:
-        STEPS.append((re.compile(words), work))
-        return work
-
-    return note
+step = Steps[Callable[..., Awaitable[None]]]()
 
 
 # ------------------------------------------------------------------------------------------------ given
@@ -287,7 +256,7 @@ async def one_frame(stage: Stage) -> None:
 # ------------------------------------------------------------------------------------------------ playing
 
 
-def _edit(folder: Path, story: Story) -> Callable[[str], str]:
+def _edit(folder: Path, story: Scene) -> Callable[[str], str]:
     """Of the configuration, where a story says so."""
     direct = [match[1] for line in story.lines if (match := re.search(r"that (M\d+) is closed directly", line))]
     if not direct:
@@ -298,16 +267,14 @@ def _edit(folder: Path, story: Story) -> Callable[[str], str]:
     return lambda config: config.replace(str(POLICIES / "cn-residential.toml"), str(path))
 
 
-@pytest.mark.parametrize("story", stories(), ids=repr)
-def test_story(story: Story, tmp_path: Path) -> None:
+@pytest.mark.parametrize("story", STORIES, ids=repr)
+def test_story(story: Scene, tmp_path: Path) -> None:
     async def tell(street: RelayStreet) -> None:
         stage = Stage(street)
         for line in story.lines:
-            found = [(match, work) for words, work in STEPS if (match := words.fullmatch(line)) is not None]
-            assert len(found) == 1, f"{len(found)} steps for {line!r}"
-            match, work = found[0]
+            work, said = step.find(line)
             try:
-                await work(stage, *match.groups())
+                await work(stage, *said)
             except AssertionError as error:
                 raise AssertionError(f"{story.title}\n  {line}\n{error}") from error
 
@@ -316,6 +283,4 @@ def test_story(story: Story, tmp_path: Path) -> None:
 
 
 def test_every_step_is_told_in_some_story() -> None:
-    lines = [line for story in stories() for line in story.lines]
-    for words, _ in STEPS:
-        assert any(words.fullmatch(line) for line in lines), words.pattern
+    assert step.untold(STORIES) == []

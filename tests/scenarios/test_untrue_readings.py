@@ -37,6 +37,7 @@ from simulators.meter import MeterModel
 from simulators.virtual_time import VirtualClock, run
 from tests.headend.intervals.catalogue import Entry, Scene, entries
 from tests.headend.intervals.test_untrue_reads import told as told_by
+from tests.headend.support import with_tables
 from tests.scenarios.street import transport_to
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -68,7 +69,7 @@ class ScriptedMeter(Dlt645Meter):
 class Part:
     """An entry as a meter of the street."""
 
-    def __init__(self, number: int, entry: Entry, folder: Path) -> None:
+    def __init__(self, number: int, entry: Entry, contracts: Path) -> None:
         self.id, self.address, self.entry = f"M{number:06}", f"{number:012}", entry
         self.scene = Scene(entry)
         for amount in entry.amounts_before()[:-1]:  # the last one is said first
@@ -76,7 +77,7 @@ class Part:
         self.amounts = [entry.amounts_before()[-1], *(Decimal(text.split()[0]) for text in self.untrue), *self.after]
         text = self._contract()
         # Meters that are alike share a contract: each takes a third of a second to load.
-        self.contract = folder / f"{crc32(text.encode()):08x}.toml"
+        self.contract = contracts / f"{crc32(text.encode()):08x}.toml"
         if not self.contract.exists():
             self.contract.write_text(text, encoding="utf-8")
         contract = load(str(self.contract))
@@ -184,7 +185,7 @@ async def told(parts: list[Part], folder: Path, clock: VirtualClock) -> Store:
     path.write_text(text, encoding="utf-8")
     config = load_config(path)
     assert config.problems == ()
-    store = open_store(config.store, config.name)
+    store = open_store(with_tables(config.store), config.name)
     for part in parts:
         part.remember(store)
     line = SimulatedLine(Dlt645Bus([part.meter for part in parts]), clock.world, baud=None)
@@ -209,9 +210,10 @@ def streets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Part, l
     by_length: dict[int, list[Entry]] = defaultdict(list)
     for entry in SAID:
         by_length[entry.period_s].append(entry)
+    contracts = tmp_path_factory.mktemp("contracts")
     for period_s, alike in by_length.items():
         folder = tmp_path_factory.mktemp(f"street{period_s}")
-        parts = [Part(number + 1, entry, folder) for number, entry in enumerate(alike)]
+        parts = [Part(number + 1, entry, contracts) for number, entry in enumerate(alike)]
         store = played(parts, folder)
         events = events_of(store)
         store.close()

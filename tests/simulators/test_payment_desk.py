@@ -55,15 +55,23 @@ class Ledger:
 
 
 @asynccontextmanager
-async def desk_at(ledger: Ledger, *, tries_max: int = 20) -> AsyncIterator[PaymentDesk]:
+async def served(ledger: Ledger) -> AsyncIterator[str]:
+    """Its URL."""
     server = await serve_http(ledger.answer, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
-        async with httpx.AsyncClient(base_url=url, headers={"Authorization": "Bearer t"}, timeout=5) as client:
-            yield PaymentDesk(client, tries_max=tries_max, pause_s=FAST)
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
         await server.wait_closed()
+
+
+@asynccontextmanager
+async def desk_at(ledger: Ledger, *, tries_max: int = 20) -> AsyncIterator[PaymentDesk]:
+    async with (
+        served(ledger) as url,
+        httpx.AsyncClient(base_url=url, headers={"Authorization": "Bearer t"}, timeout=5) as client,
+    ):
+        yield PaymentDesk(client, tries_max=tries_max, pause_s=FAST)
 
 
 def a_payment(receipt: str = "R1", *, amount_minor: int = 5000, paid_at: datetime = NOW) -> PaidIn:
@@ -195,28 +203,26 @@ def test_each_currency_has_its_own_digits() -> None:
 
 async def test_the_command_tells_a_payment_and_its_exit_code_says_whether_it_was_taken(tmp_path: Path) -> None:
     ledger = Ledger()
-    server = await serve_http(ledger.answer, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with served(ledger) as url:
 
-    async def run(*arguments: str) -> Any:
-        given = ["payment-desk", *arguments, "--url", url, "--reconcile", str(tmp_path), "--json"]
-        return await asyncio.to_thread(CliRunner().invoke, app, given)
+        async def run(*arguments: str) -> Any:
+            given = ["payment-desk", *arguments, "--url", url, "--reconcile", str(tmp_path), "--json"]
+            return await asyncio.to_thread(CliRunner().invoke, app, given)
 
-    done = await run("pay", "A1", "49.90", "--token", "t", "--channel", "app", "--receipt", "R1", "--times", "3")
-    assert done.exit_code == 0, done.output
-    shown = json.loads(done.stdout)
-    assert (shown["state"], shown["told"], shown["amount_minor"]) == ("taken", 3, 4990)
-    assert shown["payment"]["state"] == "booked"
-    assert list(ledger.booked) == [("app", "R1")]
-    done = await run("pay", "A1", "49.90", "--token", "wrong")
-    assert done.exit_code == 1
-    assert json.loads(done.stdout)["problem"] == "401: no token"
-    traffic = ("--account", "A1", "--account", "A2", "--count", "20", "--span-s", "0.1", "--late-s", "0.1")
-    done = await run("traffic", "--token", "t", *traffic)
-    assert done.exit_code == 0, done.output
-    assert len(done.stdout.splitlines()) == 20
-    assert len(ledger.booked) == 21
-    server.close()
+        done = await run("pay", "A1", "49.90", "--token", "t", "--channel", "app", "--receipt", "R1", "--times", "3")
+        assert done.exit_code == 0, done.output
+        shown = json.loads(done.stdout)
+        assert (shown["state"], shown["told"], shown["amount_minor"]) == ("taken", 3, 4990)
+        assert shown["payment"]["state"] == "booked"
+        assert list(ledger.booked) == [("app", "R1")]
+        done = await run("pay", "A1", "49.90", "--token", "wrong")
+        assert done.exit_code == 1
+        assert json.loads(done.stdout)["problem"] == "401: no token"
+        traffic = ("--account", "A1", "--account", "A2", "--count", "20", "--span-s", "0.1", "--late-s", "0.1")
+        done = await run("traffic", "--token", "t", *traffic)
+        assert done.exit_code == 0, done.output
+        assert len(done.stdout.splitlines()) == 20
+        assert len(ledger.booked) == 21
 
 
 @pytest.mark.parametrize(

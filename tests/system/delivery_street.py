@@ -1,6 +1,6 @@
-"""The whole head-end over a day without upstream, in virtual time: simulated meters on lines, poller, checks, store, pusher.
+"""The whole head-end without upstream, in virtual time: simulated meters on lines, poller, checks, store, pusher.
 
-    python -m tests.system.delivery_street METERS
+    python -m tests.system.delivery_street METERS SLOTS
 
 Prints one JSON object; see test_delivery_day. Only the far end of the webhook is replaced: there are no sockets in virtual time.
 """
@@ -20,21 +20,23 @@ from headend.store.writer import inline
 from simulators.virtual_time import VirtualClock, run
 from tests.headend.feed.delivery_support import until
 from tests.scenarios.street import build, transport_to
-from tests.system.delivery_day import SLOTS_AWAY, Counting
+from tests.system.delivery_day import Counting
 
 METERS_PER_LINE = 50
 PERIOD_S = 900
 BACK_FILL_PER_S = 2000
+LIVE_WITHIN = 300  # little is "far", so that a short outage has both lanes at work
 SINK = f"""
 [[sinks]]
 name = "billing"
 kind = "webhook"
 url = "http://127.0.0.1:1/reads"
 back_fill_rate = {BACK_FILL_PER_S}
+live_within = {LIVE_WITHIN}
 """
 
 
-async def day(clock: VirtualClock, _: random.Random, folder: Path, meters: int) -> dict[str, object]:
+async def day(clock: VirtualClock, _: random.Random, folder: Path, meters: int, slots: int) -> dict[str, object]:
     street = build(
         folder,
         clock,
@@ -60,7 +62,7 @@ async def day(clock: VirtualClock, _: random.Random, folder: Path, meters: int) 
     before = peak = process.memory_info().rss
     sink.is_away = True
     outage_begins = store.last_sequence()
-    for _slot in range(SLOTS_AWAY):
+    for _slot in range(slots):
         await asyncio.sleep(PERIOD_S)
         peak = max(peak, process.memory_info().rss)
     backlog = store.last_sequence() - outage_begins
@@ -92,10 +94,10 @@ async def day(clock: VirtualClock, _: random.Random, folder: Path, meters: int) 
     }
 
 
-def main(meters: int) -> None:
+def main(meters: int, slots: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(run(lambda clock, dice: day(clock, dice, Path(folder), meters), seed=1)))
+        print(json.dumps(run(lambda clock, dice: day(clock, dice, Path(folder), meters, slots), seed=1)))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:]))

@@ -1,23 +1,15 @@
 """A head-end that may switch supplies, as a process: its configuration, a policy that allows, people with tokens, keys and codes."""
 
-import json
 import os
 import subprocess
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from headend.clock import SystemClock
-from headend.database.engine import writing
 from headend.keys import make_key_files
-from headend.store.governor_protections import set_person
-from headend.store.store import open_store
-from headend.store.tokens import Tokens
-from tests.system.processes import BIN, HeadEndProcess
+from tests.system.processes import BIN, HeadEndProcess, eventually, make_tokens
 
 __all__ = ["LiveSite"]
 
@@ -69,31 +61,21 @@ class LiveSite:
             for year in range(this_year - 1, this_year + 3)
         )
         (folder / "days.toml").write_text(f'name = "days"\ntitle = "No holidays"\n{years}')
-        self.write_config(enabled=True)
-        self.tokens = self._make_tokens()
+        self._write_config()
+        self.tokens = make_tokens(self.config, {name: (roles, name) for name, roles in ROLES.items()})
         self.head_end: HeadEndProcess | None = None
         self.client = httpx.Client()
 
-    def write_config(self, *, enabled: bool) -> None:
+    def _write_config(self) -> None:
         self.config.write_text(
             f'[headend]\nname = "live"\ntimezone = "Asia/Shanghai"\nstore = "sqlite:///{self.folder}/store.db"\n'
             '[api]\nlisten = "127.0.0.1:0"\n'
             '[secrets]\npassword = "file:password"\noperator = "file:operator"\n'
             '[audit]\nsigning_key = "file:audit-key.pem"\n'
-            f'[control]\nenabled = {json.dumps(enabled)}\npolicy = "policy.toml"\nclock = "vouched"\n'
+            '[control]\nenabled = true\npolicy = "policy.toml"\nclock = "vouched"\n'
             '[control.operators]\nAnn = "file:ann"\n'
             '[[plans]]\nname = "plan"\nperiod = "1m"\nquantities = ["1-0:1.8.0"]\n' + self._things
         )
-
-    def _make_tokens(self) -> dict[str, str]:
-        store = open_store(f"sqlite:///{self.folder}/store.db", "live")
-        tokens = Tokens(store, SystemClock())
-        made = {name: tokens.create_token(name, roles) for name, roles in ROLES.items()}
-        with writing(store.engine, "naming people") as connection:
-            for name in ROLES:
-                set_person(connection, name, name)
-        store.close()
-        return made
 
     # -------------------------------------------------------------------------------------------- the process
 
@@ -101,7 +83,7 @@ class LiveSite:
         """Until orders are taken."""
         self.head_end = HeadEndProcess(self.config, self.tokens["Carl"])
         self.client = self.head_end.wait_ready()
-        self.eventually(lambda: self.client.get("/v1/stop-switch").status_code == 200)
+        eventually(lambda: self.client.get("/v1/stop-switch").status_code == 200, 120)
 
     def kill(self) -> None:
         assert self.head_end is not None
@@ -127,13 +109,6 @@ class LiveSite:
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None, *, who: str) -> httpx.Response:
         return self.client.request(method, path, json=body, headers={"Authorization": f"Bearer {self.tokens[who]}"})
-
-    @staticmethod
-    def eventually(condition: Callable[[], object], seconds: float = 120) -> None:
-        until = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < until, "it did not happen in time"
-            time.sleep(0.1)
 
     # -------------------------------------------------------------------------------------------- orders
 
@@ -189,5 +164,5 @@ class LiveSite:
             seen.append(self.client.get(f"/v1/commands/{identity}").raise_for_status().json()["command"])
             return bool(seen[-1]["is_final"]) or seen[-1]["state"] == "unconfirmed"
 
-        self.eventually(is_final)
+        eventually(is_final, 120)
         return seen[-1]

@@ -6,18 +6,13 @@ from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from headend.clock import SystemClock
 from headend.config import load_config
-from headend.database.engine import writing
 from headend.keys import make_key_files
 from headend.ledger.signing import make_keys
-from headend.store.governor_protections import set_person
-from headend.store.store import open_store
-from headend.store.tokens import Tokens
 from simulators.demo import PEOPLE
 from simulators.demo_home import ADDRESS, CONTRACT, Home, Pace, config_of, write_rules
 from simulators.demo_parts import SITE, config_text
-from tests.system.processes import HeadEndProcess, simulated_lines
+from tests.system.processes import HeadEndProcess, make_tokens, simulated_lines
 
 __all__ = ["PACE", "site"]
 
@@ -32,22 +27,14 @@ def site(folder: Path) -> Iterator[tuple[HeadEndProcess, dict[str, str]]]:
         "--constant-w", str(PACE.constant_w), "--haste", str(PACE.haste),
     )  # fmt: skip
     with simulated_meter as [line]:
-        home = Home(url=line["url"], zone=SITE, pace=PACE)
+        home = Home(url=line["url"], pace=PACE)
         make_keys(folder)
         make_key_files(folder, "audit-key")
         write_rules(folder, home, today=datetime.now(ZoneInfo(SITE)).date())
         config = folder / "headend.toml"
         config.write_text(config_text([], config_of(home)), encoding="utf-8")
-        loaded = load_config(config)
-        assert loaded.problems == ()
-        store = open_store(loaded.store, loaded.name)
-        tokens = {}
-        for name, (roles, person) in PEOPLE.items():
-            tokens[name] = Tokens(store, SystemClock()).create_token(name, roles)
-            if person:
-                with writing(store.engine, "naming a person") as connection:
-                    set_person(connection, name, person)
-        store.close()
+        assert load_config(config).problems == ()
+        tokens = make_tokens(config, PEOPLE)
         head_end = HeadEndProcess(config, tokens["reader"])
         head_end.wait_ready()
         yield head_end, tokens

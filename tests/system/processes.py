@@ -6,14 +6,34 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import httpx
 
-__all__ = ["BIN", "HeadEndProcess", "config_text", "create_token", "free_port", "pull", "simulated", "simulated_lines"]
+from headend.clock import SystemClock
+from headend.config import load_config
+from headend.database.engine import writing
+from headend.store.governor_protections import set_person
+from headend.store.store import open_store
+from headend.store.tokens import Tokens
+from tests.headend.support import with_tables
+
+__all__ = [
+    "BIN",
+    "HeadEndProcess",
+    "config_text",
+    "create_token",
+    "eventually",
+    "free_port",
+    "make_tokens",
+    "pull",
+    "simulated",
+    "simulated_lines",
+]
 
 BIN = Path(sys.executable).parent
 
@@ -60,15 +80,31 @@ def config_text(folder: Path, lines: list[dict[str, Any]], *, period: str, quant
     return "\n".join(parts)
 
 
+def make_tokens(config: Path, wanted: Mapping[str, tuple[Sequence[str], str]]) -> dict[str, str]:
+    """Tokens by name, as `headend token create` makes them. wanted: the roles of each, and the person who holds it, or ""."""
+    loaded = load_config(config)
+    store = open_store(with_tables(loaded.store), loaded.name)
+    tokens = Tokens(store, SystemClock())
+    made = {name: tokens.create_token(name, roles) for name, (roles, _) in wanted.items()}
+    with writing(store.engine, "naming people") as connection:
+        for name, (_, person) in wanted.items():
+            if person:
+                set_person(connection, name, person)
+    store.close()
+    return made
+
+
 def create_token(config: Path, role: str = "read") -> str:
-    done = subprocess.run(
-        [BIN / "headend", "token", "create", config, "--role", role],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    return done.stdout.strip()
+    """One for somebody without a name."""
+    name = f"{role} of {time.time_ns()}"
+    return make_tokens(config, {name: ((role,), "")})[name]
+
+
+def eventually(condition: Callable[[], object], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.05)
 
 
 class HeadEndProcess:

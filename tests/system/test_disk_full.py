@@ -107,6 +107,7 @@ def test_a_full_disk_is_told_and_survived_and_left_behind(tmp_path: Path, reques
         catch_up(client, served)
         assert head_end.stop() == 0
         events = received(database)
+    assert killed
     assert [int(event["sequence"]) for event in served] == list(range(1, len(served) + 1))
     assert len({event["id"] for event in served}) == len(served) > 50 * fills
     # The consumer has got everything that was served, and what came after is from the last moments.

@@ -1,21 +1,18 @@
 """The running head-end is killed (`kill -9`) at random moments while it reads and pushes: what its consumers hold is the truth.
 
-A webhook and an MQTT subscriber with a session keep what they acknowledge; the meters are simulated, read over TCP as fast as the
-machine goes. In the end both copies have every event once, every value is one that the meter's register had, every interval end has
-its read, and the day's signed manifest proves both copies.
+A webhook and an MQTT subscriber with a session keep what they acknowledge, and a third consumer pulls while the head-end lives; the
+meters are simulated, read over TCP as fast as the machine goes. In the end both copies have every event once, every value is one that
+the meter's register had, every interval end has its read, and the day's signed manifest proves both copies. What was pulled once was
+served again as it was, without gap or repeat.
 """
 
 import asyncio
 import contextlib
 import json
-import os
 import random
-import signal
 import sqlite3
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,8 +20,10 @@ from typing import Any
 
 import pytest
 from msgspec import Struct
+from typer.testing import CliRunner
 
 from headend.app import COMMIT_LINGER_S
+from headend.cli.main import app
 from headend.clock import SystemClock
 from headend.config import load_config
 from headend.feed.live import FeedSignal
@@ -36,23 +35,24 @@ from headend.store.store import open_store
 from headend.store.writer import Writer, inline
 from headend.upstream import Threads, Upstream
 from tests.brokers import Broker, mosquitto
+from tests.system.lives import Life, Nursery
 from tests.system.mqtt_consumer import MqttConsumer
-from tests.system.processes import BIN, simulated_lines
+from tests.system.processes import create_token, eventually, simulated_lines
+from tests.system.pull_consumer import PullConsumer
 from tests.system.street_truth import StreetTruth, differences, id_of
-from tests.system.test_delivery import ROOT, SECRET, ConsumerProcess
+from tests.system.test_delivery import SECRET, ConsumerProcess
 
-METERS = 900
+METERS = 700  # so many that the lives of one minute do not run out of reads
 LINES = 8
 SEED = 3
 QUANTITIES = ["1-0:1.8.0", "1-0:1.8.1", "1-0:1.8.2", "1-0:1.8.3", "1-0:1.8.4", "1-0:2.8.0"]
-KILLS_MIN = 50
 STARTING_SHARE = 0.2  # of the lives end before the head-end is ready
 STARTING_S = 0.35
-BUSY_FACTOR = (
-    2.5  # the others end within so many times what it took to be ready: a busy machine needs longer for everything
-)
+# The others end within so many times what it took to be ready: a busy machine needs longer for everything. With less, few lives on a
+# fast one would outlast the fifth of a second after which reads are committed.
+BUSY_FACTOR = 2.0
+ANEW_EVERY = 5  # lives: then the third consumer pulls everything again
 ABSENT_EVERY = 10  # lives: then the MQTT subscriber is away for one
-READY_S = 60.0
 COMPLETE_S = 120.0
 NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -68,54 +68,6 @@ class Shifted:
 
     def monotonic(self) -> float:
         return self._clock.monotonic()
-
-
-class Nursery:
-    """tests/system/nursery.py: `headend` processes that start in a quarter of a second."""
-
-    def __init__(self, *arguments: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.system.nursery", *arguments],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._alive: set[int] = set()
-        assert self._told() == "ready"
-
-    def start(self, *arguments: str | Path) -> int:
-        pid = int(self._ask([str(argument) for argument in arguments]))
-        self._alive.add(pid)
-        return pid
-
-    def end(self, pid: int, number: signal.Signals) -> int:
-        """How it ended."""
-        os.kill(pid, number)
-        code = int(self._ask(pid))
-        self._alive.discard(pid)
-        return code
-
-    def close(self) -> None:
-        for pid in list(self._alive):
-            self.end(pid, signal.SIGKILL)
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=20)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-
-    def _ask(self, asked: object) -> str:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(asked) + "\n")
-        self._process.stdin.flush()
-        return self._told()
-
-    def _told(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, "the nursery has ended"
-        return line.strip()
 
 
 class Site(Struct, frozen=True):
@@ -139,21 +91,6 @@ class Site(Struct, frozen=True):
             except sqlite3.OperationalError:
                 return None
         return None if found is None else found[0]
-
-    @property
-    def said(self) -> int:
-        """Bytes that the head-ends have logged so far."""
-        log = self.config.with_name("nursery.log")
-        return log.stat().st_size if log.exists() else 0
-
-    def wait_ready(self, said: int) -> float:
-        """Until the head-end that was started after so many bytes serves; how long that took."""
-        began = time.monotonic()
-        log = self.config.with_name("nursery.log")
-        while not log.exists() or b'{"api":' not in log.read_bytes()[said:]:
-            assert time.monotonic() < began + READY_S, "the head-end does not come up"
-            time.sleep(0.01)
-        return time.monotonic() - began
 
     def last_sequence(self) -> int:
         return self.ask("SELECT max(first + count - 1) FROM feed_batches") or 0
@@ -223,22 +160,34 @@ back_fill_rate = 0
     )
 
 
-def kill_often(site: Site, kills: int, dice: random.Random) -> int:
-    """How many of the lives have added to the feed."""
+def kill_often(site: Site, kills: int, dice: random.Random, consumer: PullConsumer | None = None) -> int:
+    """How many of the lives have added to the feed. consumer: pulls while there is somebody to pull from."""
     fruitful = 0
     before = site.last_sequence()
+    token = ""
     is_absent = False
-    for life in range(kills):
-        if life % ABSENT_EVERY == ABSENT_EVERY - 1:
+    for number in range(kills):
+        if number % ABSENT_EVERY == ABSENT_EVERY - 1:
             site.mqtt.go()
             is_absent = True
-        said = site.said
-        pid = site.nursery.start("run", site.config, "--json")
+        began = time.monotonic()
+        life = Life(site.nursery, site.config)
         if dice.random() < STARTING_SHARE:
             time.sleep(dice.uniform(0, STARTING_S))
         else:
-            time.sleep(dice.uniform(0, BUSY_FACTOR * site.wait_ready(said)))
-        assert site.nursery.end(pid, signal.SIGKILL) == -signal.SIGKILL, "it had ended by itself"
+            client = life.wait_ready(token)
+            lives_until = time.monotonic() + dice.uniform(0, BUSY_FACTOR * (time.monotonic() - began))
+            if consumer is not None:
+                if not token:  # not before: the first lives make the store, and are killed at it
+                    token = create_token(site.config)
+                    client.headers["Authorization"] = f"Bearer {token}"
+                consumer.take(client, from_start=number % ANEW_EVERY == 0)
+                while time.monotonic() < lives_until:
+                    consumer.take(client)
+                    time.sleep(0.02)
+            else:
+                time.sleep(max(0.0, lives_until - time.monotonic()))
+        life.kill()
         if is_absent:
             site.mqtt.come()
             is_absent = False
@@ -248,24 +197,19 @@ def kill_often(site: Site, kills: int, dice: random.Random) -> int:
     return fruitful
 
 
-def live_to_the_end(site: Site) -> datetime:
+def live_to_the_end(site: Site, consumer: PullConsumer) -> datetime:
     """A last life that completes the interval ends that have begun; the last of them. It is stopped in order."""
-    pid = site.nursery.start("run", site.config, "--json")
-    wait_until(lambda: bool(site.ask("SELECT count(*) FROM reads")), 30)
+    life = Life(site.nursery, site.config)
+    client = life.wait_ready(create_token(site.config))
+    eventually(lambda: bool(site.ask("SELECT count(*) FROM reads")), 30)
     last, expected = site.ask("SELECT max(slot) FROM reads"), len(site.truth.expected)
     owed = "SELECT sum((? - first) / 60000 + 1) FROM (SELECT min(slot) AS first FROM reads GROUP BY channel)"
     there = "SELECT count(*) FROM reads WHERE slot <= ? AND revision = 0"
-    wait_until(lambda: site.ask("SELECT count(DISTINCT channel) FROM reads") == expected, COMPLETE_S)
-    wait_until(lambda: site.ask(there, last) == site.ask(owed, last), COMPLETE_S)
-    assert site.nursery.end(pid, signal.SIGTERM) == 0
+    eventually(lambda: site.ask("SELECT count(DISTINCT channel) FROM reads") == expected, COMPLETE_S)
+    eventually(lambda: site.ask(there, last) == site.ask(owed, last), COMPLETE_S)
+    consumer.take(client, from_start=True)
+    assert life.stop() == 0
     return datetime.fromtimestamp(last / 1000, UTC)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it does not come about"
-        time.sleep(0.05)
 
 
 async def close_the_day(site: Site) -> Store:
@@ -297,30 +241,29 @@ def verified(copy: Mapping[str, Any], folder: Path) -> tuple[int, str]:
     path = folder / "copy.ndjson"
     events = sorted(copy.values(), key=lambda event: int(event["sequence"]))
     path.write_text("".join(json.dumps(event) + "\n" for event in events))
-    done = subprocess.run(
-        [BIN / "headend", "feed", "verify", path, "--key", folder / "manifest-key.pub.pem"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr
+    words = ["feed", "verify", str(path), "--key", str(folder / "manifest-key.pub.pem")]
+    done = CliRunner().invoke(app, words)
+    return done.exit_code, done.output
 
 
 @pytest.mark.timeout(3600)
 def test_killed_at_random_moments_both_consumers_hold_what_the_meters_had(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    kills = max(KILLS_MIN, request.config.getoption("--kills"))
+    kills = request.config.getoption("--kills")
+    consumer = PullConsumer()
     with a_site(tmp_path) as site:
-        fruitful = kill_often(site, kills, random.Random(SEED))
-        complete_until = live_to_the_end(site)
+        fruitful = kill_often(site, kills, random.Random(SEED), consumer)
+        pulled = len(consumer.served)
+        complete_until = live_to_the_end(site, consumer)
         store = asyncio.run(close_the_day(site))
         last = store.last_sequence()
-        wait_until(lambda: len(site.mqtt.events) >= last, 20)
+        eventually(lambda: len(site.mqtt.events) >= last, 20)
         copies = site.copies()
         feed = {event["id"]: event for event in map(json.loads, store.events_after(0, last))}
         store.close()
+        consumer.check()
+        assert all(feed[event["id"]] == event for event in consumer.served.values())
         for name, copy in copies.items():
             assert differences(copy, site.truth, last=last, complete_until=complete_until) == [], name
             assert copy == feed, name
@@ -331,9 +274,11 @@ def test_killed_at_random_moments_both_consumers_hold_what_the_meters_had(
         assert changed == 0
         assert site.mqtt.changed == []
         assert fruitful >= kills / 5, "too few lives read anything to prove something"
+        assert pulled > 0
         show_that_the_checks_can_fail(copies["webhook"], site.truth, last, complete_until, tmp_path)
     print(
-        f"{kills} kills, {last} events, {fruitful} lives added some; repeated: webhook {repeats}, mqtt {site.mqtt.repeats}"
+        f"{kills} kills, {last} events, {pulled} pulled before the last life, {fruitful} lives added some; "
+        f"repeated: webhook {repeats}, mqtt {site.mqtt.repeats}"
     )
 
 

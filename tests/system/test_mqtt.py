@@ -7,8 +7,8 @@ import random
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +17,18 @@ import pytest
 from aiomqtt import Client, MqttError, ProtocolVersion
 
 from tests.brokers import Broker, mosquitto
-from tests.system.processes import HeadEndProcess, create_token, pull
+from tests.system.lives import Life, Nursery
+from tests.system.processes import HeadEndProcess, create_token, eventually, pull
 
 TOPIC = "hes/v1/C1/meter/{:012d}/data"
 START_MS = 1_780_000_000_000
 
 
-Start = Callable[[Broker], HeadEndProcess]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts head-ends on one configuration and store, and leaves none behind."""
-    config = tmp_path / "headend.toml"
-    started: list[HeadEndProcess] = []
-    token: list[str] = []
-
-    def start_one(broker: Broker) -> HeadEndProcess:
-        if not token:
-            config.write_text(one_concentrator(tmp_path, broker, meters=3), encoding="utf-8")
-            token.append(create_token(config))
-        started.append(HeadEndProcess(config, token[0]))
-        return started[-1]
-
-    yield start_one
-    for head_end in started:
-        if head_end.process.poll() is None:
-            head_end.kill()
+def configured(folder: Path, broker: Broker) -> tuple[Path, str]:
+    """A configuration, and a token for it."""
+    config = folder / "headend.toml"
+    config.write_text(one_concentrator(folder, broker, meters=3), encoding="utf-8")
+    return config, create_token(config)
 
 
 def one_concentrator(folder: Path, broker: Broker, *, meters: int) -> str:
@@ -71,13 +56,6 @@ broker = "b1"
 
 def data(number: int) -> bytes:
     return json.dumps({"ts": START_MS + 1000 * number, "seq": number, "values": {"1-0:1.8.0": number}}).encode()
-
-
-def eventually(condition: Callable[[], object], seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def wait_connected(client: httpx.Client) -> None:
@@ -121,31 +99,34 @@ def numbered_readings(broker: Broker, *, per_second: float) -> Iterator[list[int
 
 @pytest.mark.timeout(900)
 def test_killed_while_readings_come_in_none_is_lost_and_none_is_twice_in_the_feed(
-    tmp_path: Path, start: Start, request: pytest.FixtureRequest
+    tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    kills: int = request.config.getoption("--mqtt-kills", default=10)
+    kills: int = request.config.getoption("--mqtt-kills")
     dice = random.Random(7)
-    with mosquitto(tmp_path, settings=["max_inflight_messages 100"]) as broker:
-        first = start(broker)
-        wait_connected(first.wait_ready())
+    with (
+        mosquitto(tmp_path, settings=["max_inflight_messages 100"]) as broker,
+        closing(Nursery()) as nursery,
+    ):
+        config, token = configured(tmp_path, broker)
+        life = Life(nursery, config)
+        wait_connected(life.wait_ready(token))
         lives_with_reads = 0
         with numbered_readings(broker, per_second=400) as sent:
-            head_end = first
             for _ in range(kills):
                 time.sleep(dice.uniform(0, 0.7))
-                head_end.kill()
-                head_end = start(broker)
+                life.kill()
+                life = Life(nursery, config)
                 if dice.random() < 0.8:  # else it dies while it starts
-                    wait_connected(head_end.wait_ready())
+                    wait_connected(life.wait_ready(token))
                     lives_with_reads += 1
-            head_end.kill()
-        last = start(broker)
-        client = last.wait_ready()
+            life.kill()
+        life = Life(nursery, config)
+        client = life.wait_ready(token)
         eventually(lambda: len(reads(client)) >= sent[0], 120)
         time.sleep(0.5)
         found = reads(client)
         counters = client.get("/v1/concentrators").json()["brokers"][0]["counters"]
-        assert last.stop() == 0
+        assert life.stop() == 0
     print(f"{kills} kills, {sent[0]} readings, {lives_with_reads} lives with connection; last life: {counters}")
     assert sorted(int(event["data"]["value"]) for event in found) == list(range(sent[0]))
     assert len({event["id"] for event in found}) == len(found)
@@ -161,12 +142,12 @@ def reads(client: httpx.Client) -> list[dict[str, Any]]:
 
 @pytest.mark.timeout(300)
 def test_a_broker_that_dies_again_and_again_loses_nothing_that_the_concentrator_still_held(
-    tmp_path: Path, start: Start
+    tmp_path: Path,
 ) -> None:
     """What a broker acknowledged and had not saved when it died is its own loss: brokers do that, and ours is told apart from it."""
     dice = random.Random(8)
     with mosquitto(tmp_path, saves_each_change=True) as broker:
-        head_end = start(broker)
+        head_end = HeadEndProcess(*configured(tmp_path, broker))
         client = head_end.wait_ready()
         wait_connected(client)
         acknowledged: set[int] = set()
@@ -188,7 +169,7 @@ def test_a_broker_that_dies_again_and_again_loses_nothing_that_the_concentrator_
             thread.join()
         assert len(acknowledged) == count
         eventually(lambda: len(reads(client)) >= count - 50)
-        time.sleep(1)
+        time.sleep(0.3)
         found = [int(event["data"]["value"]) for event in reads(client)]
         assert head_end.stop() == 0
     lost = sorted(set(range(count)) - set(found))
@@ -217,9 +198,9 @@ async def hold_and_repeat(broker: Broker, count: int, acknowledged: set[int], en
             await asyncio.sleep(0.1)
 
 
-def test_the_interface_tells_of_brokers_concentrators_and_strangers(tmp_path: Path, start: Start) -> None:
+def test_the_interface_tells_of_brokers_concentrators_and_strangers(tmp_path: Path) -> None:
     with mosquitto(tmp_path) as broker:
-        head_end = start(broker)
+        head_end = HeadEndProcess(*configured(tmp_path, broker))
         client = head_end.wait_ready()
         wait_connected(client)
 

@@ -7,13 +7,9 @@ from typing import Any
 
 import httpx
 
-from headend.clock import SystemClock
-from headend.config import load_config
-from headend.store.store import open_store
-from headend.store.tokens import Tokens
 from simulators.demo_home import METER, TARIFF
 from tests.system.prepaid_site import site
-from tests.system.processes import BIN
+from tests.system.processes import BIN, make_tokens
 
 ACCOUNT = "A100"
 COUNT = 80
@@ -51,10 +47,7 @@ def test_what_channels_wrote_down_is_what_the_head_end_booked_each_payment_once(
         assert client is not None
         api = str(client.base_url).rstrip("/")
         enrol(api, tokens["cashier"])
-        loaded = load_config(tmp_path / "headend.toml")
-        store = open_store(loaded.store, loaded.name)
-        token = Tokens(store, SystemClock()).create_token("channels", ("cashier", "admin"))
-        store.close()
+        token = make_tokens(tmp_path / "headend.toml", {"channels": (("cashier", "admin"), "")})["channels"]
         desk: list[str | Path] = [
             BIN / "meter-sim", "payment-desk", "traffic", "--url", api, "--token", token, "--account", ACCOUNT, "--count", str(COUNT),
             "--repeats", "6", "--span-s", "1", "--late-s", "1", "--reversals", "150", "--mistyped", "100", "--seed", "9",

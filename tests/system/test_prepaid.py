@@ -11,8 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.system.processes import BIN, HeadEndProcess, config_text, create_token, pull, simulated_lines
-from tests.system.test_service import eventually
+from tests.system.processes import BIN, HeadEndProcess, config_text, create_token, eventually, pull, simulated_lines
 
 PLAN = Path(__file__).parents[2] / "headend" / "prepayment" / "plans" / "cn-residential.toml"
 PREPAYMENT = """
@@ -30,16 +29,20 @@ enabled = true
 """
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Iterator[Path]:
+def write_config(folder: Path, lines: list[dict[str, Any]]) -> Path:
     # At any hour of the day, so that the test needs no clock of its own.
     plan = PLAN.read_text("utf-8").replace("quiet = { start", "quiet = { days = [], start")
-    (tmp_path / "plan.toml").write_text(plan, "utf-8")
-    (tmp_path / "salt").write_text("a salt of thirty-two characters.")
+    (folder / "plan.toml").write_text(plan, "utf-8")
+    (folder / "salt").write_text("a salt of thirty-two characters.")
+    path = folder / "headend.toml"
+    path.write_text(config_text(folder, lines, period="1h", quantities=["1-0:1.8.0"]) + PREPAYMENT)
+    return path
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Iterator[Path]:
     with simulated_lines("--listen", "tcp://127.0.0.1:0", "--meters", "2", "--seed", "1") as lines:
-        path = tmp_path / "headend.toml"
-        path.write_text(config_text(tmp_path, lines, period="1h", quantities=["1-0:1.8.0"]) + PREPAYMENT)
-        yield path
+        yield write_config(tmp_path, lines)
 
 
 def enrolment(**changes: Any) -> dict[str, Any]:
@@ -90,7 +93,8 @@ def headend(*arguments: object) -> dict[str, Any]:
     return answer
 
 
-def test_check_says_on_a_line_of_its_own_what_would_keep_everybody_from_being_disconnected(config: Path) -> None:
+def test_check_says_on_a_line_of_its_own_what_would_keep_everybody_from_being_disconnected(tmp_path: Path) -> None:
+    config = write_config(tmp_path, [{"url": "tcp://127.0.0.1:9", "meters": ["000000000001"]}])
     done = subprocess.run([BIN / "headend", "check", config], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     told = [line for line in done.stdout.splitlines() if "[prepayment]" in line]

@@ -4,22 +4,14 @@ import json
 import socket
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from tests.system.processes import BIN, HeadEndProcess, config_text, create_token, pull, simulated_lines
+from tests.system.processes import BIN, HeadEndProcess, config_text, create_token, eventually, pull, simulated_lines
 
 QUANTITIES = ["1-0:1.8.0", "1-0:32.7.0"]
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def reads(client: httpx.Client) -> list[dict[str, Any]]:

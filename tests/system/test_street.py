@@ -3,7 +3,7 @@
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.brokers import Broker, mosquitto
-from tests.system.processes import BIN, HeadEndProcess, create_token, free_port, pull, simulated
+from tests.system.processes import BIN, HeadEndProcess, eventually, free_port, make_tokens, pull, simulated
 
 QUANTITIES = ["1-0:1.8.0", "1-0:32.7.0"]
 SDM630 = "modbus/eastron_sdm630"
@@ -144,7 +144,7 @@ ct = "200/5"
             + a_meter("G000401", "edge-1", "000000000401"),
             encoding="utf-8",
         )
-        admin, reader = create_token(config, "admin"), create_token(config)
+        admin, reader = make_tokens(config, {"admin": (("admin",), ""), "reader": (("read",), "")}).values()
         head_end = HeadEndProcess(config, reader)
         running = Street(config, head_end, broker, admin, reader)
         try:
@@ -166,13 +166,6 @@ def a_line(name: str, url: str, protocol: str, more: str = "") -> str:
 
 def a_meter(identity: str, line: str, address: str, contract: str = "dlt645/base_2007") -> str:
     return f'[[meters]]\nid = "{identity}"\nline = "{line}"\naddress = "{address}"\ncontract = "{contract}"\nplan = "plan"\n'
-
-
-def eventually(condition: Callable[[], object], seconds: float = 30) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def test_reads_of_every_kind_of_meter_arrive_with_their_source(street: Street) -> None:

@@ -124,7 +124,6 @@ class _Publisher(MqttClient):
         self._window = IN_FLIGHT_MAX
         self._packet_max = PACKET_BYTES_MAX
         self._is_proven = False  # the broker has answered a publish of this connection
-        self._client.max_inflight_messages = 65535  # the window is ours; paho's own would hide what is under way
 
     @property
     def is_lost(self) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -29,7 +29,8 @@ from headend.prepayment.points_file import PointsRule, Tier
 from headend.store.tokens import Tokens
 from headend.store.writer import Writer, inline
 from tests.headend.prepayment.fleet import ListFeed, interval
-from tests.headend.prepayment.supply_world import PLAN, START, Mail, Switch, Town
+from tests.headend.prepayment.office_world import Outbox
+from tests.headend.prepayment.supply_world import PLAN, Mail, Switch, Town, TownClock
 from tests.headend.prepayment.tariffs import FLAT, STEPPED_YEAR
 from tests.headend.prepayment.test_autopay import BankBook
 from tests.headend.support import new_store, with_account_tables
@@ -52,17 +53,6 @@ METERS = tuple(f"M{number}" for number in range(1, 10))
 TODAY = date(2026, 3, 2)
 
 
-class _Clock:
-    def __init__(self, town: Town) -> None:
-        self._town = town
-
-    def now(self) -> datetime:
-        return self._town.now
-
-    def monotonic(self) -> float:
-        return (self._town.now - START).total_seconds()
-
-
 class _NoLines:
     def lines(self) -> Sequence[LineStatus]:
         return []
@@ -72,11 +62,6 @@ class _NoLines:
 
     def health(self) -> Health:
         return Health()
-
-
-class _Outbox:
-    def offer(self, number: int, type_: str, subject: str, at: datetime, data: bytes) -> None:
-        """Everything is taken."""
 
 
 class _Supply:
@@ -116,7 +101,7 @@ class AccountSite:
 
     def __init__(self, folder: Path, *, rule: PointsRule | None = None) -> None:
         self.town = Town(1)
-        self.clock = _Clock(self.town)
+        self.clock = TownClock(self.town)
         self.store = new_store(folder)
         self.tokens = Tokens(self.store, self.clock)
         self.database: Database = open_database(with_account_tables(f"sqlite:///{folder}/prepayment.db"))
@@ -135,7 +120,7 @@ class AccountSite:
             Outside(
                 feed=self.feed,
                 switch=self.switch,
-                outbox=_Outbox(),
+                outbox=Outbox(),
                 channels=[Channel("sms", self.mail)],
                 bank=BankBook(),
                 our_meters=lambda: METERS,

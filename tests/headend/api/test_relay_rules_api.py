@@ -15,12 +15,13 @@ async def test_orders_that_can_be_no_command_take_no_room_under_the_limits(tmp_p
         await site.make_ready(client, per_hour=1)
         ann = site.token("disconnect", person="Ann")
         gone, later = site.clock.now() - timedelta(hours=1), site.clock.now() + timedelta(hours=9)
-        for wrong in (
-            site.order("open", expires_at=gone.isoformat()),
-            site.order("open", not_before=later.isoformat()),
-            site.order("open", "M999999"),
+        for wrong, status in (
+            (site.order("open", expires_at=gone.isoformat()), 422),
+            (site.order("open", not_before=later.isoformat()), 422),
+            (site.order("open", "M999999"), 404),
         ):
-            assert (await client.post("/v1/commands", json=wrong, headers=ann)).status_code in (404, 422)
+            answer = await client.post("/v1/commands", json=wrong, headers=ann)
+            assert answer.status_code == status, answer.text
         answer = await client.post("/v1/commands", json=site.order("open"), headers=ann)
         assert answer.json()["command"]["state"] == "scheduled", answer.text
         answer = await client.post("/v1/commands", json=site.order("open", "M000002"), headers=ann)

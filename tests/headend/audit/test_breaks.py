@@ -1,13 +1,19 @@
 """A log that is not as it was left: the alarm, and how the record of closes goes on."""
 
 import json
+import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from headend.audit.checkpoint import parsed
+from headend.audit.entries import entries_in_file
+from headend.audit.record import hash_of
+from headend.audit.verify import verify_log
 from headend.keys import SigningKey
-from tests.headend.audit.support import Rig, a_record
+from headend.ledger.digest import canonical
+from tests.headend.audit.support import Rig, a_record, verify_audit
 
 
 @pytest.fixture
@@ -162,3 +168,58 @@ def test_what_cannot_be_found_without_a_witness_is_told(rig: Rig) -> None:
     assert any("older state" in note for note in verdict.notes)
     assert rig.verify(newest).findings == ["checkpoint 15 was witnessed, and is gone"]
     assert parsed(newest.body) == newest
+
+
+# ------------------------------------------------------------------------------------------------ both verifiers
+
+
+def test_an_acknowledgement_ends_no_alarm_that_comes_after_it(rig: Rig) -> None:
+    rig.append(a_record("break-acknowledged", None, breaks=[19]))
+    rig.append(a_record(), a_record())
+    rig.meddle("DELETE FROM audit_records WHERE number > 16")
+    rig.append(a_record())
+    assert kinds(rig)[-2:] == ["chain-broken", "requested"]
+    findings = rig.verify().findings
+    assert any(finding.startswith("record 19 begins a new segment") for finding in findings)
+
+
+@pytest.mark.parametrize("number", ["twelve", None, [], {}, 0])
+def test_a_break_that_says_nothing_that_can_be_read_explains_no_gap(rig: Rig, number: object) -> None:
+    """Acknowledged, too: whoever has the store can write whatever pleases them."""
+    witnessed = rig.checkpoint()
+    assert witnessed is not None
+    rig.append(a_record("chain-broken", None, problem="?", found={"number": number, "hash": "?"}))
+    rig.append(a_record("break-acknowledged", None, breaks=[16]))
+    rig.meddle("DELETE FROM audit_checkpoints WHERE number > 10")
+    findings = rig.verify(witnessed, *rig.checkpoints()).findings
+    assert ("checkpoint 15 was witnessed, and is gone" in findings) is (number != 0)
+
+
+def a_log(dice: random.Random) -> list[bytes]:
+    """Well chained, with breaks and acknowledgements of every kind: right ones, forged ones, and what is neither."""
+    lines, before, number = [], "0" * 64, 0
+    for _ in range(dice.randrange(1, 7)):
+        gap = dice.choice([1, 1, 1, 1, 3, -1])
+        numbers = [number, number + 1, str(number), 1.5, None, [], "x", True]
+        found = dice.choice(
+            [{"number": number, "hash": before}, {"number": dice.choice(numbers), "hash": before}, {}, 7]
+        )
+        breaks: Any = dice.choice([list(range(1, number + 1)), [number], [number, 99], ["1"], "", "ab", None, {}, [[]]])
+        kind = dice.choice(["requested", "chain-broken", "break-acknowledged"])
+        data: Any = dice.choice([{"problem": "?", "found": found, "breaks": breaks}] * 6 + [{}, [], "found", None])
+        number += gap
+        record = canonical({"number": number, "kind": kind, "data": data})
+        before = hash_of(before, record.decode())
+        lines.append(b'{"hash":"' + before.encode() + b'","record":' + record + b"}")
+    return lines
+
+
+def test_both_verifiers_agree_on_what_was_broken_and_who_acknowledged_it() -> None:
+    dice, good = random.Random(7), 0
+    for _ in range(3000):
+        lines = a_log(dice)
+        ours = verify_log(entries_in_file(lines))
+        theirs, _notes = verify_audit.verify_log(verify_audit.in_file(lines), [], [])
+        assert ours.is_good == (theirs == []), (lines, ours.findings, theirs)
+        good += ours.is_good
+    assert good > 10, "or it would be no comparison"

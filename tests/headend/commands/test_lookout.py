@@ -111,13 +111,11 @@ def test_a_read_of_a_supply_that_is_off_raises_the_alarm_that_it_shows_once(
         await accepted(room)
         await asyncio.sleep(20)
         assert await watch.lookout.look() == 0
-        asked = world.points
         for number, (amount, obis, unit) in enumerate(reads, start=1):
             await watch.reads(a_read(amount, obis=obis, unit=unit, at=NOON + number * QUARTER))
             await watch.reads(a_read(amount, obis=obis, unit=unit, at=NOON + (number + 10) * QUARTER))
         assert watch.alarms() == [(alarm, "raised") for alarm in alarms]
-        assert len([frame for frame in world.wire]) == 1
-        assert asked <= world.points
+        assert len(world.wire) == 1
 
     play(scene)
 

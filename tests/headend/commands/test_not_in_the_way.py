@@ -7,18 +7,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from headend.commands.desk import Payment
 from headend.commands.model import Kind, State
 from headend.drivers.relay import Sent, Witness
 from headend.model import MeterRecord
-from tests.headend.commands.test_story import METER, play
+from tests.headend.commands.test_story import METER, a_payment, play
 from tests.headend.commands.world import Room, SimMeter, World, WorldSwitch, an_order
-
-
-def a_payment(world: World, meter: str = METER) -> Payment:
-    return Payment(
-        meters=(meter,), reference="P1", paid_at=world.clock.now(), amount_minor=50_00, currency="CNY", fence=1
-    )
 
 
 def test_an_error_of_ours_behind_the_bytes_keeps_no_close_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,7 +32,7 @@ def test_an_error_of_ours_behind_the_bytes_keeps_no_close_waiting(monkeypatch: p
         (open_,) = await room.commands(meter=METER)
         assert open_.state is State.UNCONFIRMED
         assert "ValueError" in open_.detail["because"]
-        taken = await room.desk.payment(a_payment(world))
+        taken = await room.desk.payment(a_payment(world, METER))
         assert METER in taken.obligations
         await asyncio.sleep(10)
         assert [frame.kind for frame in world.wire] == [Kind.OPEN, Kind.CLOSE]
@@ -49,7 +42,7 @@ def test_an_error_of_ours_behind_the_bytes_keeps_no_close_waiting(monkeypatch: p
 
 
 def _paying(world: World, room: Room) -> asyncio.Task[Any]:
-    return asyncio.create_task(room.desk.payment(a_payment(world)))
+    return asyncio.create_task(room.desk.payment(a_payment(world, METER)))
 
 
 def _stopping(world: World, room: Room) -> asyncio.Task[Any]:
@@ -101,7 +94,7 @@ def test_a_payment_is_owed_its_supply_also_where_the_meter_calls_its_open_contac
         await world.sent(1)
         await asyncio.sleep(20)
         assert room.journal.supply(METER).contact == "open", "nobody has permitted anything"
-        taken = await room.desk.payment(a_payment(world))
+        taken = await room.desk.payment(a_payment(world, METER))
         assert METER in taken.obligations
         await asyncio.sleep(20)
         assert world.meters[METER].contact == "closed"
@@ -115,10 +108,10 @@ def test_a_close_of_a_forgiven_debt_keeps_the_next_payment_waiting_no_longer_tha
         await world.sent(1)
         await asyncio.sleep(20)
         world.meters[METER].fault = "silent-after"
-        first = (await room.desk.payment(a_payment(world))).obligations[METER]
+        first = (await room.desk.payment(a_payment(world, METER))).obligations[METER]
         await world.sent(2)
         await room.desk.forgive(first, "Ann", "the payment bounced")
-        second = replace(a_payment(world), reference="P2", fence=2)
+        second = replace(a_payment(world, METER), reference="P2", fence=2)
         assert METER in (await room.desk.payment(second)).obligations
         world.meters[METER].fault = ""
         await asyncio.sleep(30)
@@ -145,9 +138,27 @@ def test_a_stuck_contact_that_looks_permitted_after_a_direct_close_is_still_owed
         await room.desk.request(an_order(world, Kind.OPEN, METER), "billing")
         await world.sent(1)
         await asyncio.sleep(20)
-        await room.desk.payment(a_payment(world))
+        await room.desk.payment(a_payment(world, METER))
         await asyncio.sleep(3600)
         assert [one.meter for one in await room.obligations()] == [METER]
         assert sum(frame.kind is Kind.CLOSE for frame in world.wire) > 1, "it was not tried again"
+
+    play(scene)
+
+
+@pytest.mark.parametrize("paid_after_s", [3.0, 124.0, 135.0])
+def test_a_payment_waits_neither_for_the_answer_to_an_open_nor_for_a_look_behind_it(paid_after_s: float) -> None:
+    """A concentrator answers an order after two minutes, and a look at its meter after half of one."""
+
+    async def scene(world: World, room: Room) -> None:
+        world.meters[METER].fault = "answers-late"
+        await room.desk.request(an_order(world, Kind.OPEN, METER), "billing")
+        await world.sent(1)
+        await asyncio.sleep(paid_after_s)
+        paid_at = world.clock.monotonic()
+        await room.desk.payment(a_payment(world, METER))
+        await world.sent(2)
+        assert world.clock.monotonic() - paid_at < 10
+        assert [frame.kind for frame in world.wire] == [Kind.OPEN, Kind.CLOSE]
 
     play(scene)

@@ -608,3 +608,13 @@ def put_row(machine: Machine, order: Order, state: str) -> None:
 def set_state(machine: Machine, order: Order, state: str) -> None:
     row = commands.c.idempotency_key == order.idempotency_key
     machine.do(lambda connection: connection.execute(update(commands).where(row).values(state=state)))
+
+
+def test_asking_how_the_governor_is_moves_its_clock_by_nothing(machine: Machine) -> None:
+    """Health is asked from the loop, and the clock is the store's thread's: two that move it would count time twice, or lose it."""
+    before = machine.do(lambda _: machine.rulebook.position_ms())
+    machine.mono += 40
+    assert machine.keeper.health().position_s * 1000 == before
+    assert machine.rulebook.clock.position_ms == before
+    assert machine.do(lambda _: machine.rulebook.position_ms()) == before + 40_000
+    assert machine.keeper.health().position_s * 1000 == before + 40_000

@@ -1,12 +1,13 @@
 """What was true when an order was taken and is not any more: policies, contacts, meters. Wrong opens and forgotten closes hide here."""
 
 import asyncio
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from headend.commands.batches import Batch
+from headend.commands.lookout import SeenReads
 from headend.commands.model import Kind, State
 from headend.commands.patrol import Patrol
 from headend.drivers.errors import NotOffered
@@ -49,11 +50,22 @@ def test_a_supply_that_was_off_already_is_no_canary() -> None:
 def test_after_a_restart_a_supply_that_was_off_already_is_still_no_canary() -> None:
     async def scene(world: World, room: Room) -> None:
         world.meters[METER].contact = "open"
-        first = await accepted(room, batch="B1")
+        later = (an_order(world, Kind.OPEN, f"M{number:06d}", batch="B1", after_s=60) for number in range(2, 5))
+        await room.desk.request_all([an_order(world, Kind.OPEN, METER, batch="B1"), *later], "billing")
         await asyncio.sleep(30)
-        ended = await state_of(room, first.id)
-        assert ended.state is State.VERIFIED
-        assert not Batch.of([ended]).is_proven
+        states = {command.meter: command.state for command in await room.commands(batch="B1")}
+        assert states.pop(METER) is State.VERIFIED
+        assert set(states.values()) == {State.SCHEDULED}
+        await room.end()
+        for meter in world.meters.values():
+            meter.fault = "stuck"
+        again = Room(world)
+        await again.start()
+        await asyncio.sleep(300)
+        assert len(world.wire) == 2, "the one that was off proves nothing; the next went wrong, and no other may go"
+        states_now = [command.state for command in await again.commands(batch="B1")]
+        assert states_now.count(State.CANCELLED) == 2
+        await again.end()
 
     play(scene)
 
@@ -211,6 +223,44 @@ def test_who_has_paid_and_stays_dark_is_told_and_told_again_when_power_is_back()
             ("paid-but-dark", "cleared"),
         ]
         assert patrol.standing == {}
+
+    play(scene)
+
+
+class SlowJournal:
+    """A room's journal whose writes return half a minute after they are durable."""
+
+    def __init__(self, room: Room) -> None:
+        self._journal = room.journal
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._journal, name)
+
+    async def write(self, work: Any, doing: str) -> Any:
+        found = await self._journal.write(work, doing)
+        await asyncio.sleep(30)
+        return found
+
+
+def test_two_supplies_that_come_back_within_one_commit_are_both_off_the_list_of_alarms() -> None:
+    async def scene(world: World, room: Room) -> None:
+        patrol = Patrol(SlowJournal(room), world, clock=world.clock)  # type: ignore[arg-type]
+        two = [METER, "M000002"]
+        for meter in two:
+            await accepted(room, meter=meter)
+            await asyncio.sleep(20)
+            await patrol.saw_reads(meter, SeenReads(at=world.clock.now(), current_a=Decimal(5)))
+        assert patrol.standing.keys() == set(two)
+        await accepted(room, Kind.CLOSE, METER)
+        await asyncio.sleep(20)
+        patrolling = asyncio.create_task(patrol.run())
+        await asyncio.sleep(1)
+        await accepted(room, Kind.CLOSE, "M000002")  # while that of the other is being cleared
+        await asyncio.sleep(200)
+        patrolling.cancel()
+        assert patrol.standing == {}
+        alarms = [event for event in world.events if event.data.get("about") == "alarm"]
+        assert [event.subject for event in alarms if event.data["state"] == "cleared"] == two
 
     play(scene)
 

@@ -10,7 +10,7 @@ import itertools
 import random
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -63,6 +63,7 @@ _PAYMENTS = HotStatement(
 )
 EXCHANGE_S = 0.25
 SILENCE_S = 1.5
+ORDER_ANSWER_S, LOOK_ANSWER_S = 125.0, 30.0
 
 
 class Silent(DriverError):
@@ -89,7 +90,9 @@ class Frame(Struct, frozen=True, kw_only=True):
 
 
 class SimMeter(Struct):
-    """fault: "" | stuck | silent-after | reply-lost | swapped | refuses | dead | lazy (switches 4 s later) | wrong-operator."""
+    """fault: "" | stuck | silent-after | reply-lost | swapped | refuses | dead | lazy (switches 4 s later) | wrong-operator |
+    answers-late (as a silent concentrator: an order is answered after two minutes, a look after half of one).
+    """
 
     record: MeterRecord
     contact: str = "closed"
@@ -400,6 +403,7 @@ class WorldSwitch:
         look: Look,
         command_id: str,
         on_sending: OnSending,
+        hurry: asyncio.Event | None = None,
     ) -> Sent:
         world = self._world
         simulated = world.meters[meter.id]
@@ -428,6 +432,12 @@ class WorldSwitch:
                 world.left.notify_all()
             self._point()
             known = {"at": sent_at, "wire_sent": "68 ** 16", "before": before, "register": register}
+            if simulated.fault == "answers-late":
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(ORDER_ANSWER_S):
+                        await (hurry or asyncio.Event()).wait()
+                sent = Sent(acknowledged=False, silence="silent", **known)  # type: ignore[arg-type]
+                raise SwitchUnconfirmed(meter.address, kind.value, "look back", sent)
             if simulated.fault in ("silent-after", "reply-lost"):
                 await asyncio.sleep(SILENCE_S)
                 sent = Sent(acknowledged=False, silence="silent", **known)  # type: ignore[arg-type]
@@ -443,6 +453,8 @@ class WorldSwitch:
             return Sent(acknowledged=True, **known)  # type: ignore[arg-type]
 
     async def look_back(self, meter: MeterRecord, *, kind: Kind = Kind.STATUS) -> Witness:
+        if self._world.meters[meter.id].fault == "answers-late":
+            await asyncio.sleep(LOOK_ANSWER_S)
         async with self._world.holds.setdefault(meter.line, Hold()).by(lane_of(kind)):
             await self._exchange(meter)
         return self._witness(self._world.meters[meter.id])

@@ -218,6 +218,48 @@ def test_a_family_without_ids_has_one_command_at_a_time_and_a_pause_after_silenc
     ]
 
 
+def test_a_command_that_nobody_waits_for_any_more_leaves_no_answer_for_the_next_one() -> None:
+    async def script(command: Command, far_end: FarEnd) -> None:
+        await asyncio.sleep(2)
+        far_end.answer(command, Status.DONE)
+
+    async def story(far_end: FarEnd, clock: VirtualClock) -> None:
+        given_up = asyncio.create_task(far_end.head_end.send(a_command(clock, id="c1", meter="MT1")))
+        await asyncio.sleep(1)
+        given_up.cancel()
+        began = clock.monotonic()
+        answer = await far_end.head_end.send(a_command(clock, id="c2", meter="MT1"))
+        assert answer.status == "done"
+        assert clock.monotonic() - began == pytest.approx(7), "five seconds of silence, and two of work"
+        counters = far_end.head_end.counters
+        assert (counters.sent, counters.answered, counters.unanswered, counters.stray_answers) == (2, 1, 1, 1)
+
+    with_far_end(story, script, "concentrator/tasmota_sml")
+
+
+def test_room_is_waited_for_before_the_last_look_and_not_behind_it() -> None:
+    async def story(far_end: FarEnd, clock: VirtualClock) -> None:
+        steps: list[str] = []
+
+        async def on_sending(message: Outgoing) -> None:
+            steps.append("sending")
+
+        async def room() -> None:
+            await asyncio.sleep(3)
+            steps.append("room")
+
+        async def publish(message: Outgoing) -> None:
+            steps.append("published")
+            await far_end.publish(message)
+
+        head_end = ConcentratorCommands("C1", far_end.contract, publish=publish, clock=clock, room=room)
+        far_end.head_end = head_end
+        await head_end.send(a_command(clock), on_sending=on_sending, look=lambda: steps.append("look"))
+        assert steps == ["sending", "room", "look", "published"]
+
+    with_far_end(story, done_at_once)
+
+
 def test_what_a_family_cannot_say_is_refused_before_anything_leaves() -> None:
     async def story(far_end: FarEnd, clock: VirtualClock) -> None:
         with pytest.raises(CommandNotOffered, match="has no message for permit-close"):

@@ -161,7 +161,7 @@ async def test_malformed_messages_are_counted_and_hold_up_nothing_and_nobody(
     broker: Broker, store: Store, request: pytest.FixtureRequest
 ) -> None:
     """10 MB bodies among them; MQTT 5 keeps those at the broker."""
-    count: int = request.config.getoption("--malformed", default=20_000)
+    count: int = request.config.getoption("--malformed")
     random_ = random.Random(SEED)
     good = 0
     async with running_park(broker_settings(broker.url), store) as park:

@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -12,7 +13,7 @@ import pytest
 
 from firmware_contracts.concentrator_contract import load_concentrator
 from headend.clock import SystemClock
-from headend.commands.model import Kind, State
+from headend.commands.model import CapturedRegister, Kind, State
 from headend.concentrators.broker import MaybeLeft
 from headend.concentrators.meters import ConcentratorMeters
 from headend.concentrators.relay import ConcentratorSwitch, NotTaken
@@ -22,9 +23,12 @@ from headend.drivers.errors import (
     LineDown,
     MeterSwapped,
     NoAnswer,
+    NoFinalReading,
     NotIdentified,
     NotOffered,
+    RefusedByMeter,
     SendingTooOld,
+    SilentBehind,
     StopOrder,
 )
 from headend.drivers.relay import (
@@ -51,10 +55,13 @@ from simulators.virtual_time import VirtualClock
 from tests.brokers import Broker, mosquitto
 from tests.headend.concentrators.support import broker_settings, eventually, publisher, running_park
 from tests.headend.concentrators.test_commands import Answering, FarEnd, with_far_end
-from tests.headend.drivers.relay_support import AUTHORITY, Site, fault, plan
+from tests.headend.drivers.relay_support import AUTHORITY, OPERATOR, Site, fault, plan
 from tests.headend.support import new_store
 
 METER = "000000000001"
+REGISTER = CapturedRegister(
+    obis="1-0:1.8.0", amount=Decimal("12.5"), unit="kWh", read_at=datetime(2026, 6, 1, tzinfo=UTC)
+)
 LOOKS_S = (0.05, 0.5, 0.9)
 
 
@@ -310,36 +317,52 @@ async def read_only(command: Command, far_end: FarEnd) -> None:
 
 
 class MeterItself:
-    """As forwarded frames show it; these tests are about what goes to the concentrator. number: that it tells."""
+    """As forwarded frames show it; these tests are about what goes to the concentrator. number: that it tells. final: its register;
+    what is raised where it is an error. is_silent: nothing comes, for as long as a forwarded question is asked twice.
+    """
 
-    def __init__(self, clock: VirtualClock, number: str = METER) -> None:
+    def __init__(
+        self, clock: VirtualClock, number: str = METER, final: CapturedRegister | Exception | None = None
+    ) -> None:
         self._clock = clock
         self._number = number
+        self._final = final
+        self.is_silent = False
 
     async def prepare(self, meter: MeterRecord) -> Identity:
         return check_identity(meter, Told(number=self._number), Expected(), {"asset": "it has none"})
 
     async def look_back(self, meter: MeterRecord, *, kind: Kind = Kind.STATUS) -> Witness:
+        if self.is_silent:
+            await asyncio.sleep(30)
+            raise SilentBehind(METER, "no answer", b"", b"")
         return Witness(contact="unknown", at=self._clock.now())
 
-    async def register(self, meter: MeterRecord, *, kind: Kind = Kind.STATUS) -> None:
-        return None
+    async def register(self, meter: MeterRecord, *, kind: Kind = Kind.STATUS) -> CapturedRegister | None:
+        if isinstance(self._final, Exception):
+            raise self._final
+        return self._final
 
 
 def with_site(
-    story: Callable[[Site, FarEnd], Awaitable[None]], script: Answering = read_only, *, number: str = METER
+    story: Callable[[Site, FarEnd], Awaitable[None]],
+    script: Answering = read_only,
+    *,
+    number: str = METER,
+    final: CapturedRegister | Exception | None = REGISTER,
 ) -> None:
     async def whole(far_end: FarEnd, clock: VirtualClock) -> None:
         numbers = iter(range(1, 100))
+        meter = MeterItself(clock, number, final)
         switch = ConcentratorSwitch(
             "C1",
             Park(far_end),
             clock=clock,
             new_id=lambda: f"{next(numbers)}",
-            behind=MeterItself(clock, number),  # type: ignore[arg-type]
+            behind=meter,  # type: ignore[arg-type]
         )
         record = MeterRecord(id="M1", line="C1", address=METER, contract="dlt645/base_2007", plan="", protocol="mqtt")
-        await story(Site(switch, None, None, None, clock, record), far_end)  # type: ignore[arg-type]
+        await story(Site(switch, None, None, meter, clock, record), far_end)  # type: ignore[arg-type]
 
     with_far_end(whole, script)
 
@@ -453,6 +476,112 @@ def test_a_meter_that_tells_no_number_or_another_is_not_opened(number: str, erro
         assert site.ready == []
 
     with_site(story, number=number)
+
+
+@pytest.mark.parametrize("final", [None, RefusedByMeter(METER, "no such data", 2, b"", b"")])
+def test_a_meter_that_gives_no_register_is_closed_and_never_opened(final: Exception | None) -> None:
+    """None: marked as not measured, or not in its contract."""
+
+    async def obeys(command: Command, far_end: FarEnd) -> None:
+        far_end.answer(command, Status.DONE)
+
+    async def story(site: Site, far_end: FarEnd) -> None:
+        with pytest.raises(NoFinalReading, match="no such data" if final else "marks it as not measured"):
+            await site.order(Kind.OPEN)
+        assert orders_of(far_end) == []
+        assert site.ready == []
+        sent = await site.order(Kind.CLOSE)
+        assert (sent.acknowledged, sent.register) == (True, None)
+        assert sent.identity is not None
+        assert sent.identity.is_proven
+
+    with_site(story, obeys, final=final)
+
+
+@pytest.mark.parametrize("paid_after_s", [3.0, 40.0])
+def test_a_close_is_on_the_wire_within_ten_seconds_of_a_payment_though_the_concentrator_says_nothing(
+    paid_after_s: float,
+) -> None:
+    """The open was accepted, and would be waited for for two minutes; the meter behind has gone silent, too."""
+    left: dict[Op, float] = {}
+
+    async def accepts_only(command: Command, far_end: FarEnd) -> None:
+        left[command.op] = far_end.clock.monotonic()
+        far_end.answer(command, Status.ACCEPTED)
+
+    async def story(site: Site, far_end: FarEnd) -> None:
+        hurry = asyncio.Event()
+        ordering = asyncio.create_task(site.order(Kind.OPEN, lasts_s=3600, hurry=hurry))
+        await asyncio.sleep(paid_after_s)
+        assert not ordering.done()
+        site.bus.is_silent = True
+        paid_at = site.clock.monotonic()
+        hurry.set()
+        with pytest.raises(SwitchUnconfirmed, match="something more urgent came") as unknown:
+            await ordering
+        sent = unknown.value.sent
+        assert (sent.acknowledged, sent.refused, sent.wire_received) == (False, "", "")
+        assert sent.register == REGISTER
+        closing = asyncio.create_task(site.order(Kind.CLOSE))
+        await asyncio.sleep(15)
+        assert left[Op.CLOSE] - paid_at < 10
+        assert [command.op for command in far_end.commands] == [Op.OPEN, Op.CLOSE]
+        assert far_end.head_end.counters.sent == 2
+        [open_, close] = far_end.commands
+        far_end.answer(open_, Status.DONE)
+        assert not closing.done(), "the open's late answer is not the close's"
+        far_end.answer(close, Status.DONE)
+        assert (await closing).acknowledged
+        # Who answers was told for the open, and is not asked of a meter that is silent.
+        assert site.ready[-1].identity.is_proven
+
+    with_site(story, accepts_only)
+
+
+def test_only_the_close_right_behind_such_an_open_asks_nothing() -> None:
+    async def story(site: Site, far_end: FarEnd) -> None:
+        for lasts_s in (0, 100):
+            hurry = asyncio.Event()
+            hurry.set()
+            with pytest.raises(SwitchUnconfirmed):
+                await site.switch.order(
+                    site.record,
+                    Kind.OPEN,
+                    expires_at=site.clock.now() + timedelta(seconds=3600),
+                    operator=OPERATOR,
+                    look=site.look,
+                    command_id=f"c-{lasts_s}",
+                    on_sending=site.on_sending,
+                    hurry=hurry,
+                )
+            await asyncio.sleep(lasts_s)
+            for _ in range(2):
+                with pytest.raises(SwitchUnconfirmed):
+                    await site.order(Kind.CLOSE)
+        registers = [ready.register for ready in site.ready]
+        assert registers == [REGISTER, None, REGISTER, REGISTER, REGISTER, REGISTER]
+
+    with_site(story)
+
+
+def test_hurry_neither_lets_an_open_out_nor_keeps_another_order_in() -> None:
+    async def story(site: Site, far_end: FarEnd) -> None:
+        hurry = asyncio.Event()
+        hurry.set()
+
+        def no() -> None:
+            raise StopOrder("a payment came")
+
+        site.look_says = no
+        with pytest.raises(StopOrder):
+            await site.order(Kind.OPEN, hurry=hurry)
+        assert orders_of(far_end) == []
+        site.look_says = lambda: None
+        with pytest.raises(SwitchUnconfirmed):
+            await site.order(Kind.PERMIT_CLOSE, hurry=hurry)
+        assert [command.op for command in orders_of(far_end)] == [Op.PERMIT_CLOSE]
+
+    with_site(story)
 
 
 @pytest.mark.parametrize("name", ["AAAAAAAAAAAA", "999999999999", "+", "MT/1", "#", "", "MT*"])

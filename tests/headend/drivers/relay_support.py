@@ -101,7 +101,14 @@ class Site:
         self.looks += 1
         self.look_says()
 
-    async def order(self, kind: Kind, *, lasts_s: float = 60.0, operator: bytes | str = OPERATOR) -> Sent:
+    async def order(
+        self,
+        kind: Kind,
+        *,
+        lasts_s: float = 60.0,
+        operator: bytes | str = OPERATOR,
+        hurry: asyncio.Event | None = None,
+    ) -> Sent:
         return await self.switch.order(
             self.record,
             kind,
@@ -110,6 +117,7 @@ class Site:
             look=self.look,
             command_id="c-1",
             on_sending=self.on_sending,
+            hurry=hurry,
         )
 
     async def whole(self, kind: Kind, *, looks_s: Sequence[float] = LOOKS_S, **options: Any) -> tuple[Sent, Verdict]:

@@ -174,14 +174,17 @@ def test_an_open_needs_a_number_that_was_read_back_and_a_close_does_not() -> Non
     on_site(story)
 
 
-def test_an_open_needs_a_last_reading_and_a_close_does_not() -> None:
+@pytest.mark.parametrize("shows", ["nothing", "not measured"])
+def test_an_open_needs_a_last_reading_and_a_close_does_not(shows: str) -> None:
     async def story(site: Site) -> None:
         items = site.bus.meters[0].items
         answered: Callable[[Di, datetime], list[bytes]] = items.read
 
         def read(di: Di, now: datetime) -> list[bytes]:
-            if di.text == "00010000":
+            if di.text == "00010000" and shows == "nothing":
                 raise NoSuchItem(di.text)
+            if di.text == "00010000":
+                return [b"\xff" * len(answered(di, now)[0])]
             return answered(di, now)
 
         items.read = read
@@ -205,3 +208,17 @@ def test_a_contract_that_offers_no_number_is_switched_by_address_and_says_so() -
         assert found.evidence["no_trips"] == "the contract does not offer it"
 
     on_site(story, contract="dlt645/generic_submeter")
+
+
+def test_a_contract_that_offers_no_number_opens_nothing_where_two_meters_share_the_address() -> None:
+    """By its address alone nobody can tell whether the lines were mixed up; a close may go to the wrong one, an open must not."""
+
+    async def story(site: Site) -> None:
+        with pytest.raises(NotIdentified, match="the contract does not offer it"):
+            await site.order(Kind.OPEN)
+        assert (site.wire.orders, site.ready) == ([], [])
+        sent = await site.order(Kind.CLOSE)
+        assert sent.identity is not None
+        assert sent.identity.evidence["identity"] == "by address only"
+
+    on_site(story, contract="dlt645/generic_submeter", expected=lambda _: Expected(is_address_shared=True))

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+import firmware_contracts
 from firmware_contracts.modbus_contract import load_modbus
 from headend.commands.model import Kind, State
-from headend.drivers.errors import LineDown, MeterSwapped, NoAnswer, NotOffered, StopOrder
+from headend.drivers.errors import LineDown, MeterSwapped, NoAnswer, NoFinalReading, NotOffered, StopOrder
 from headend.drivers.line import Priority
 from headend.drivers.modbus_relay import ModbusSwitch
 from headend.drivers.protocols import session_of, timing_of
@@ -152,6 +153,31 @@ def test_a_serial_number_is_read_back_where_the_contract_has_one(told: int, tmp_
             assert sent_words(site, "modbus-rtu") == []
 
     on_site(story, contract=contract, expected=lambda _: Expected(number="44556677"))
+
+
+@pytest.mark.parametrize("has_register", [True, False])
+def test_a_meter_that_gives_no_register_is_closed_and_never_opened(has_register: bool, tmp_path: Path) -> None:
+    """Marked as not measured, or not in the contract at all: what was used up to the cut could not be billed."""
+    contract = CONTRACT
+    if not has_register:
+        whole = (Path(firmware_contracts.__file__).parent / f"{CONTRACT}.toml").read_text(encoding="utf-8")
+        file = tmp_path / "unmeasured.toml"
+        file.write_text("".join(line for line in whole.splitlines(keepends=True) if "1-0:1.8.0" not in line))
+        contract = str(file)
+
+    async def story(site: Site) -> None:
+        image = site.bus.meters[0].image
+        content = image.content
+        image.content = lambda point, measured: (
+            b"\xff" * 4 if point.name == "import_active_energy" else content(point, measured)
+        )
+        with pytest.raises(NoFinalReading, match="marks it as not measured"):
+            await site.order(Kind.OPEN)
+        assert (sent_words(site, "modbus-rtu"), site.ready) == ([], [])
+        sent = await site.order(Kind.CLOSE)
+        assert (sent.acknowledged, sent.register) == (True, None)
+
+    on_site(story, contract=contract)
 
 
 @pytest.mark.parametrize("kind", [Kind.PERMIT_CLOSE, Kind.PROTECT, Kind.UNPROTECT, Kind.STATUS])

@@ -6,8 +6,6 @@ import httpx
 
 __all__ = ["Page", "read", "sign_in"]
 
-_VOID = frozenset(("area", "base", "br", "col", "hr", "img", "input", "link", "meta", "circle", "path", "rect"))
-
 
 class Page(HTMLParser):
     """tags: each with its attributes. text: what a person reads, in one line. fields: of the page's inputs."""

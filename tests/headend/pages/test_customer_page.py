@@ -125,7 +125,6 @@ def test_an_account_without_days_shows_no_figures_that_nobody_knows(site: Site, 
 
 
 def test_what_people_are_called_cannot_become_part_of_the_page(site: Site, client: httpx.Client) -> None:
-    answer = client.get("/my")
     sign_in(client, site.customers["A1006"])
     answer = client.get("/my")
     assert "<b>Ann" not in answer.text

@@ -18,7 +18,7 @@ from tests.headend.prepayment.fleet import SHANGHAI
 
 _PAGES = Path(words_module.__file__).parent
 _NAMED = [getattr(supply_flags, name) for name in supply_flags.__all__ if name.isupper()]
-_FLAGS = {kind for kind in _NAMED if isinstance(kind, str)} | {"revised-after-closing"}
+_FLAGS = {kind for kind in _NAMED if isinstance(kind, str)}
 
 
 def test_both_languages_have_the_same_texts_and_these_the_same_figures() -> None:

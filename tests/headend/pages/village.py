@@ -49,7 +49,8 @@ from headend.store import Tokens, Writer
 from headend.store.writer import inline
 from tests.headend.api.test_api import Provider
 from tests.headend.prepayment.fleet import SHANGHAI, ListFeed, interval
-from tests.headend.prepayment.supply_world import Mail, Switch, Town
+from tests.headend.prepayment.office_world import Outbox
+from tests.headend.prepayment.supply_world import Mail, Switch, Town, forget_the_disk
 from tests.headend.prepayment.tariffs import FLAT, STEPPED_MONTH, TOU
 from tests.headend.support import new_store
 
@@ -95,7 +96,9 @@ _PAID: dict[str, tuple[tuple[date, str, int], ...]] = {
 }
 
 
-class TownClock:
+class VillageClock:
+    """Its monotonic seconds begin before the village does: they are never negative, as on a real machine."""
+
     def __init__(self, town: Town) -> None:
         self._town = town
 
@@ -104,11 +107,6 @@ class TownClock:
 
     def monotonic(self) -> float:
         return (self._town.now - datetime(2026, 1, 1, tzinfo=UTC)).total_seconds()
-
-
-class _NoEvents:
-    def offer(self, number: int, type_: str, subject: str, at: datetime, data: bytes) -> None:
-        """Whoever takes them is not of interest here."""
 
 
 class _PoorBank:
@@ -150,11 +148,11 @@ class Village:
         self.random = random.Random(7)
         self.town = Town(7)
         self.town.now = datetime.combine(BEGAN, time(8), SHANGHAI).astimezone(UTC)
-        self.clock = TownClock(self.town)
+        self.clock = VillageClock(self.town)
         if past is not None:
             (folder / DATABASE).write_bytes(past.database)
         self.engine = connect(f"sqlite:///{folder}/{DATABASE}")
-        event.listen(self.engine, "connect", _forget_the_disk)
+        event.listen(self.engine, "connect", forget_the_disk)
         metadata.create_all(self.engine)
         self.feed, self.mail = ListFeed(), Mail(self.town)
         self.switch = Switch(self.town, lambda _: 0)
@@ -165,7 +163,7 @@ class Village:
             Outside(
                 feed=self.feed,
                 switch=self.switch,
-                outbox=_NoEvents(),
+                outbox=Outbox(),
                 channels=[Channel("sms", self.mail)],
                 bank=_PoorBank(),
                 our_meters=lambda: {_meter(one[0]) for one in _FOLK} | {"M9999"},
@@ -416,7 +414,3 @@ def _known(part: Switch | Mail) -> dict[str, Any]:
 
 def _meter(account: str) -> str:
     return f"M{account[1:]}"
-
-
-def _forget_the_disk(connection: Any, _: object) -> None:
-    connection.execute("PRAGMA synchronous=OFF")

@@ -41,9 +41,6 @@ class ListFeed:
     def events_after(self, sequence: int, limit: int) -> Sequence[bytes]:
         return self.events[sequence : sequence + limit]
 
-    def wait(self, sequence: int) -> None:
-        raise AssertionError("no test waits")
-
 
 def at(day: date, hour: int = 12) -> datetime:
     """A moment of that local day."""

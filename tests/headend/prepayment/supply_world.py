@@ -32,6 +32,7 @@ from headend.prepayment.notices import Channel
 from headend.prepayment.ports import Delivery, Message, OpenProof, OrderState, ProvenNotice, Supply
 from headend.prepayment.supply_desk import SupplyDesk
 from headend.prepayment.supply_facts import Standing
+from headend.prepayment.supply_store import touch
 from headend.prepayment.supply_tables import episodes
 from headend.prepayment.tables import metadata
 from headend.prepayment.till import Till
@@ -304,7 +305,7 @@ class Program:
             [Channel("sms", self.mail)],
             plan=self.plan,
             still=self.desk.still,
-            settled=self.desk.settled,
+            settled=touch,
             clock=TownClock(self.town),
         )
         self.till = Till(

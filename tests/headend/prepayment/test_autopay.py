@@ -94,7 +94,11 @@ class Shop:
             enrol(connection, "A2", ["M3"], "flat", DAY, reminder_minor=2000)
 
     def run(self) -> Drawn:
-        return Autopay(self.database, self.bank, self.till.take, self.days, self.clock, limits=self.limits).run()
+        desk = Autopay(self.database, self.bank, self.till.take, self.days, self.clock, limits=self.limits)
+        after = ""
+        while after := desk.note(after):
+            pass
+        return desk.draw()
 
     def credit(self, account: str = "A1") -> int:
         with self.database.reading("looking") as connection:

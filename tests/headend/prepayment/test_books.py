@@ -1,6 +1,8 @@
 """The books balance at all times, an entry is booked once for ever, and tampering shows."""
 
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +15,7 @@ from headend.prepayment.books import balance_of, balances_of, check_books, entri
 from headend.prepayment.errors import KeyReused
 from headend.prepayment.model import Cause, customer_book
 from headend.prepayment.tables import books, entries
-from tests.headend.prepayment.support import an_entry, database
+from tests.headend.prepayment.support import DAY, an_entry, database
 
 
 def test_a_payment_and_a_charge_leave_the_difference(tmp_path: Path) -> None:
@@ -29,6 +31,22 @@ def test_a_payment_and_a_charge_leave_the_difference(tmp_path: Path) -> None:
                 (2, Cause.DAILY_CHARGE, -1234),
             ]
             assert check_books(connection) == []
+
+
+def test_entries_are_found_by_their_day_and_those_of_earlier_days_by_when_they_were_booked(tmp_path: Path) -> None:
+    days = [DAY + place * timedelta(days=1) for place in (0, 1, 2, 0, 1, 5)]
+    with database(tmp_path) as engine:
+        with writing(engine, "booking") as connection:
+            post(connection, [replace(an_entry(f"p{place}"), day=day) for place, day in enumerate(days)])
+        with reading(engine, "looking") as connection:
+
+            def found(**wanted: Any) -> list[int]:
+                return [number for number, _, _ in entries_of(connection, "A1", **wanted)]
+
+            assert found(since=days[2]) == [3, 6]
+            assert found(since=days[2], until=days[5], booked_after=3) == [3, 4, 5]
+            assert found(since=days[2], until=days[1], booked_after=3) == [4]
+            assert found(newest=2) == [5, 6]
 
 
 def test_an_entry_told_again_is_the_same_and_told_otherwise_is_refused(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ from msgspec.structs import replace
 from headend.errors import StoreUnavailable
 from headend.prepayment.database import Database
 from headend.prepayment.engine import NoticeState
-from headend.prepayment.mailroom import KEPT_FREE, MAIL_THREADS, UNREACHABLE, Mailroom
+from headend.prepayment.mailroom import KEPT_FREE, MAIL_THREADS, Mailroom
 from headend.prepayment.notice_texts import load_texts
 from headend.prepayment.notices import Channel, Draft, Letter, Still, letters_of, post
 from headend.prepayment.ports import Delivery, Message, Messenger
+from headend.prepayment.supply_flags import UNREACHABLE
 from tests.headend.prepayment.office_world import DAY, HOUR, PLAN, A, OfficeWorld
 
 MINUTE = timedelta(minutes=1)

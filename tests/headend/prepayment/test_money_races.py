@@ -12,7 +12,7 @@ from headend.prepayment.errors import SwitchboardUnavailable
 from headend.prepayment.ports import Debited, DebitOutcome, OpenProof
 from headend.prepayment.supply_store import Content, Order, add_order
 from tests.headend.prepayment.fleet import enrol
-from tests.headend.prepayment.test_autopay import DAY, HOUR, BankBook, FenceKeeper, SetClock, Shop
+from tests.headend.prepayment.test_autopay import DAY, HOUR, BankBook, FenceKeeper, SetClock, Shop, spend
 
 OURS = ("M1", "M2", "M3", "M9")
 
@@ -80,7 +80,7 @@ def test_a_debit_that_waits_for_its_turn_is_not_drawn_after_the_agreement_has_en
 
 
 def test_without_an_agreement_no_bank_is_asked_what_became_of_a_debit(shop: Shop) -> None:
-    """It would have to be told which account it was; so it waits for a person, and nothing else is drawn."""
+    """It may not have heard of it, and would draw now what the customer does not want any more; so a person looks at it."""
     shop.bank.loses_answers = 1
     assert shop.run() == Drawn(unknown=1)
     ended(shop)
@@ -92,6 +92,37 @@ def test_without_an_agreement_no_bank_is_asked_what_became_of_a_debit(shop: Shop
     assert shop.run() == Drawn(accepted=1)
     assert shop.bank.drawn == {"debit:A1:2026-03-02:1": 5000}
     assert shop.credit() == 5000
+
+
+def test_an_unanswered_debit_is_asked_for_again_under_the_agreement_that_it_was_asked_under(shop: Shop) -> None:
+    class Strict(BankBook):
+        """As banks are: a key belongs to the agreement it came with."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.under: dict[str, str] = {}
+
+        def debit(self, agreement: str, amount_minor: int, currency: str, key: str) -> Debited:
+            if self.under.setdefault(key, agreement) != agreement:
+                return Debited(DebitOutcome.REFUSED, "the key was used under another agreement")
+            return super().debit(agreement, amount_minor, currency, key)
+
+    shop.bank = bank = Strict()
+    bank.loses_answers = 1
+    assert shop.run() == Drawn(unknown=1)
+    amounts(shop, topup_minor=5000, bank="DE-2")
+    shop.clock.at += HOUR
+    assert shop.run() == Drawn(accepted=1)
+    assert (shop.credit(), bank.drawn) == (5000, {"debit:A1:2026-03-02:1": 5000})
+    spend(shop, 4000)
+    shop.clock.at += timedelta(days=1)
+    bank.refusals = ["no funds"]
+    assert shop.run() == Drawn(refused=1)
+    amounts(shop, topup_minor=5000, bank="DE-3")
+    shop.clock.at += 5 * HOUR
+    assert shop.run() == Drawn(accepted=1)  # a new try is a new key, under what stands now
+    assert list(bank.under.values()) == ["DE-1", "DE-2", "DE-3"]
+    assert [one.agreement for one in debits(shop)] == ["DE-1", "DE-3"]
 
 
 def test_an_account_whose_meters_cannot_be_told_holds_up_no_other_debit(shop: Shop) -> None:

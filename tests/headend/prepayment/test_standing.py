@@ -8,31 +8,31 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert
+from msgspec.structs import replace
+from sqlalchemy import insert, select
 
 from headend.prepayment import payments
+from headend.prepayment.accounts import account_of
 from headend.prepayment.daily import comparison
 from headend.prepayment.findings import (
-    DISCONNECTED,
-    INCREASE,
     UseOfDay,
     find_increase,
     look_at,
     look_at_off,
-    meters_now,
-    meters_off,
 )
 from headend.prepayment.forecast import DayCost, average_of, forecast
 from headend.prepayment.model import Payment
 from headend.prepayment.ports import Supply
 from headend.prepayment.rows import day_number
+from headend.prepayment.so_far import so_far_of
 from headend.prepayment.standing import landlord_view, standing
 from headend.prepayment.statement_data import due_statements, make_statement, statement
-from headend.prepayment.supply_flags import flags_of
-from headend.prepayment.tables import tenancies
+from headend.prepayment.supply_flags import INCREASE, USE_WHILE_DISCONNECTED, flags_of
+from headend.prepayment.tables import off_meters, tenancies
+from headend.prepayment.tariff import Band
 from simulators.load_curve import Kind, LoadCurve, Quantity, total
 from tests.headend.prepayment.fleet import SHANGHAI, at, interval
-from tests.headend.prepayment.test_autopay import FenceKeeper
+from tests.headend.prepayment.tariffs import TOU
 from tests.headend.prepayment.test_settlement import Site
 
 FIRST = date(2026, 3, 1)
@@ -128,6 +128,26 @@ def test_statements_chain_and_late_bookings_stand_in_the_next_one(site: Site) ->
     assert [one.kwh for one in (both.this, both.last_so_far, both.last)] == [120, 120, 310]
 
 
+def test_today_has_no_cost_where_the_meter_counts_a_band_that_the_tariff_does_not_price(site: Site) -> None:
+    """As settlement has it, which would not charge such a day."""
+    site.enrol("A2", "M2", tariff="tou", opened=FIRST)
+    priced = {band: price for band, price in TOU.prices.items() if band is not Band.SHARP}
+    tariffs = {"tou": (replace(TOU, prices=priced),)}
+    for register, kwh in ((2, "1.00"), (3, "0.00"), (4, "0.00"), (1, "0.00")):
+        site.feed.tell(interval("M2", FIRST, kwh, register=register, start=at(FIRST, 0), length=timedelta(hours=1)))
+    site.intake.catch_up()
+    with site.looking() as connection:
+        some = [account_of(connection, "A2")]
+        usual = so_far_of(connection, some, at(FIRST, 2), site.days, tariffs)["A2"]
+    assert (usual.today_kwh, usual.today_minor) == (Decimal("1.00"), 100)  # 0.985 + 0.019
+    stray = interval("M2", FIRST, "1.00", register=1, start=at(FIRST, 0), length=timedelta(hours=1), revision=1)
+    site.feed.tell(stray)
+    site.intake.catch_up()
+    with site.looking() as connection:
+        found = so_far_of(connection, some, at(FIRST, 2), site.days, tariffs)["A2"]
+    assert (found.today_kwh, found.today_minor, found.minor) == (Decimal("2.00"), None, 0)
+
+
 def test_a_landlord_sees_totals_of_his_tenants_and_nothing_else(site: Site) -> None:
     with site.database.writing("letting") as connection:
         row = {"account": "A1", "since": day_number(FIRST), "landlord": "C1", "until": None}
@@ -204,33 +224,29 @@ def test_a_sudden_increase_is_told_once_with_its_evidence_and_ends(site: Site) -
     (found,) = [one for one in told if one is not None]
     assert found.evidence["usual_most_kwh"] == "10.00"
     assert found.evidence["since"] == "2026-03-31"
+    assert (found.kwh, found.day) == (Decimal("60.00"), date(2026, 4, 2))
     assert "60.00 kWh on 2026-04-02" in found.text
 
 
 def test_energy_that_flows_behind_an_open_contact_is_found_and_a_day_before_is_not(site: Site) -> None:
-    class Board(FenceKeeper):
-        now_is: Supply = "off"
-
-        def supply(self, meter: str) -> Supply:
-            return self.now_is
-
-    board, told = Board(), []
+    supplies: dict[str, Supply] = {"M1": "off"}
+    told = []
     for place, kwh in enumerate(("5.00", "2.00", "0.00", "0.05", "1.00", "1.00")):
         live(site, FIRST + place * DAY, 1, kwh)
         if place == 0:
             continue  # its supply was on for half of the second day
         with site.database.writing("looking at supply") as connection:
-            meters = meters_now(connection, "A1")
-            told += look_at_off(connection, meters, board, at(FIRST + (place + 1) * DAY, 2) - DAY, site.days)
-            flagged = DISCONNECTED in flags_of(connection, "A1")
+            told += look_at_off(connection, [("A1", "M1")], supplies, at(FIRST + (place + 1) * DAY, 2) - DAY, site.days)
+            flagged = USE_WHILE_DISCONNECTED in flags_of(connection, "A1")
     assert flagged
     (found,) = told
     assert found.evidence == {
         "meter": "M1", "off_since": "2026-03-01T18:00:00+00:00", "first_day": "2026-03-05", "days": "1", "kwh": "1.00",
     }  # fmt: skip
-    board.now_is = "on"
+    assert (found.kwh, found.day) == (Decimal("1.00"), None)
+    supplies["M1"] = "on"
     with site.database.writing("looking at supply") as connection:
-        assert meters_off(connection) == ["M1"]
-        assert look_at_off(connection, meters_now(connection, "A1"), board, at(FIRST + 9 * DAY), site.days) == []
-        assert DISCONNECTED not in flags_of(connection, "A1")
-        assert meters_off(connection) == []
+        assert list(connection.execute(select(off_meters.c.meter)).scalars()) == ["M1"]
+        assert look_at_off(connection, [("A1", "M2"), ("A1", "M1")], supplies, at(FIRST + 9 * DAY), site.days) == []
+        assert USE_WHILE_DISCONNECTED not in flags_of(connection, "A1")
+        assert connection.execute(select(off_meters)).all() == []

@@ -1,17 +1,21 @@
 """Single stories of accounts that run out, with the real desk, mailroom, till and books, a switch and a phone network that obey."""
 
-from collections.abc import Iterator
-from datetime import timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from sqlalchemy import Connection
 
 from headend.prepayment.accounts import change_contact
 from headend.prepayment.database import Database
-from headend.prepayment.model import PaymentState
-from headend.prepayment.notices import Letter, letters_of
+from headend.prepayment.model import Account, PaymentState
+from headend.prepayment.notice_texts import load_texts
+from headend.prepayment.notices import Letter, Still, letters_of
+from headend.prepayment.supply_desk import SupplyDesk
+from headend.prepayment.supply_facts import Standing, SupplyFacts
 from headend.prepayment.supply_flags import HOLD, clear_flag, flags_of, raise_flag
 from headend.prepayment.supply_store import restores
 from tests.headend.prepayment.supply_world import PLAN, Crash, Program, Town, account_name, meter_of
@@ -124,6 +128,33 @@ def test_a_payment_that_leaves_a_debt_brings_nothing_back_before_the_rest_is_pai
     with program.database.reading("asking") as connection:
         assert not restores(connection, A, owed - 1)
         assert restores(connection, A, owed)
+
+
+def test_how_long_balances_last_is_asked_only_where_it_decides_something(program: Program) -> None:
+    """For a plan that counts use of today it is the dearest of all questions."""
+    asked: list[str] = []
+
+    def outlook(
+        connection: Connection, accounts: Sequence[Account], balances: Mapping[str, int], now: datetime
+    ) -> dict[str, Standing]:
+        asked.extend(one.id for one in accounts)
+        return {}
+
+    now, facts = program.town.now, SupplyFacts(PLAN, outlook)
+    with program.database.reading("looking") as connection:
+        assert facts.seem_due(connection, now) == [A]
+    assert asked == [A]
+    live_until(program, "low")
+    with program.database.reading("looking") as connection:
+        assert facts.seem_due(connection, now) == []  # it has its own turn
+    assert asked == [A]
+    desk = SupplyDesk(program.database, program.switch, plan=PLAN, texts=load_texts(PLAN.zone), outlook=outlook)
+    low = letters(program)[0]
+    with program.database.reading("looking") as connection:
+        assert desk.still(connection, replace(low, kind="paid"), now) is Still.SEND
+        assert asked == [A]
+        desk.still(connection, low, now)
+    assert asked == [A, A]
 
 
 @pytest.mark.parametrize("state", ["low", "used-up", "warned"])

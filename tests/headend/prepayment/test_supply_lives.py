@@ -18,7 +18,6 @@ from headend.prepayment.supply_store import restores
 from tests.headend.prepayment.supply_world import Crash, Program, Town, account_name, meter_of
 
 ACCOUNTS = 25
-LIVES = 50  # full run: 2000
 DAYS = 22
 STEP = timedelta(hours=1)
 STEPS = {"low": "first", "used-up": "second", "last-warning": "final"}
@@ -179,7 +178,7 @@ class Lives:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "seed" in metafunc.fixturenames:
-        lives = metafunc.config.getoption("--prepaid-lives", default=LIVES)
+        lives = metafunc.config.getoption("--prepaid-lives")
         metafunc.parametrize("seed", range(-(-lives // ACCOUNTS)))
 
 

@@ -1,24 +1,26 @@
 """The parts around the desk: receipts that come later, the feed of supply switches, our own events, the round of duties, the tables."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import structlog
-from sqlalchemy import inspect
+from sqlalchemy import Connection, inspect
 
 from headend.errors import HeadendError
 from headend.prepayment.account_events import hand_over, tell
 from headend.prepayment.accounts import exchange_meter
 from headend.prepayment.database import Database, open_database
-from headend.prepayment.errors import OutboxUnavailable
+from headend.prepayment.errors import FeedBroken, OutboxUnavailable
 from headend.prepayment.notice_texts import load_texts
 from headend.prepayment.notices import letters_of
 from headend.prepayment.ports import Delivery, Message
-from headend.prepayment.relay_events import RelayFollower
+from headend.prepayment.relay_events import PAGE, RelayFollower
 from headend.prepayment.service import Duty, PrepaymentService
-from headend.prepayment.supply_tables import episodes, messages, supply_cursors
+from headend.prepayment.supply_tables import HEARD, cursor_of, episodes, messages, supply_cursors
 from headend.store.writer import inline
 from simulators.virtual_time import VirtualClock, run
 from tests.headend.prepayment.supply_world import PLAN, Program, Town, account_name, meter_of
@@ -61,14 +63,12 @@ def test_what_never_gets_a_receipt_counts_as_undeliverable(tmp_path: Path) -> No
 
 class ListFeed:
     def __init__(self, events: list[dict[str, object]]) -> None:
-        self._events = [json.dumps(event | {"sequence": str(at)}).encode() for at, event in enumerate(events, 1)]
+        self.events = [json.dumps(event | {"sequence": str(at)}).encode() for at, event in enumerate(events, 1)]
         self.asked: list[int] = []
 
     def events_after(self, sequence: int, limit: int) -> list[bytes]:
         self.asked.append(sequence)
-        return self._events[sequence : sequence + limit]
-
-    def wait(self, sequence: int) -> None: ...
+        return self.events[sequence : sequence + limit]
 
 
 def test_a_customer_who_has_to_press_the_button_is_told_once(tmp_path: Path) -> None:
@@ -105,6 +105,37 @@ def test_a_button_of_a_meter_that_will_be_exchanged_is_told_while_it_measures(tm
     assert follower.tick(NOW) == 1
     with Database(program.engine).reading("looking") as connection:
         assert [one.kind for one in letters_of(connection, A)] == ["permitted"]
+    program.aclose()
+
+
+def test_a_stretch_of_the_feed_without_a_supply_switch_is_written_down_once(tmp_path: Path) -> None:
+    program = Program(tmp_path, Town(5), 1)
+    program.desk.tick(NOW)
+    read: dict[str, object] = {"type": "headend.read.v1", "data": {"meter": meter_of(A)}}
+    switched: dict[str, object] = {"type": "headend.relay.v1", "data": {"about": "command", "meter": meter_of(A)}}
+    written: list[int | None] = []
+    real = program.database.writing
+
+    @contextmanager
+    def writing(doing: str) -> Iterator[Connection]:
+        with real(doing) as connection:
+            yield connection
+            written.append(cursor_of(connection, HEARD))
+
+    program.database.writing = writing  # type: ignore[method-assign]
+    texts = load_texts(PLAN.zone)
+    quiet = RelayFollower(program.database, ListFeed([read] * (3 * PAGE + 7)), plan=PLAN, texts=texts)
+    assert quiet.tick(NOW, pages_max=2) == 2 * PAGE
+    assert written == [2 * PAGE]
+    assert quiet.tick(NOW) == PAGE + 7
+    assert quiet.tick(NOW) == 0
+    assert written == [2 * PAGE, 3 * PAGE + 7]
+    broken = json.dumps({"type": "headend.read.v1"}).encode()  # without a sequence
+    feed = ListFeed([read] * (4 * PAGE) + [switched] + [read] * PAGE)
+    feed.events[4 * PAGE + PAGE] = broken
+    with pytest.raises(FeedBroken):
+        RelayFollower(program.database, feed, plan=PLAN, texts=texts).tick(NOW)
+    assert written[2:] == [4 * PAGE + 7], "what was told before is not lost"
     program.aclose()
 
 
@@ -169,7 +200,7 @@ def test_a_duty_that_fails_is_tried_again_and_holds_up_no_other() -> None:
         await service.run()
         assert done[:5] == ["failing", "rare", "last", "failing", "last"]
         assert done.count("rare") == 1
-        assert service.states["failing"].problem == ""
+        assert service.states["failing"].problem == "not yet"
         assert service.states["failing"].failures == 2
 
     run(main)

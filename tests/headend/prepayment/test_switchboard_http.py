@@ -1,8 +1,7 @@
 """The switchboard's adapter against a running head-end with supply switches, over real HTTP; its line never answers."""
 
 import asyncio
-from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,9 +9,12 @@ import httpx
 import msgspec
 import pytest
 
-from headend.prepayment.errors import SwitchboardUnavailable, SwitchedOff
+from headend.prepayment.calling import Asked, CallOverLoop, NoAnswer
+from headend.prepayment.errors import FeedUnavailable, OutboxUnavailable, SwitchboardUnavailable, SwitchedOff
+from headend.prepayment.feed_http import HttpFeed
+from headend.prepayment.outbox_http import HttpOutbox
 from headend.prepayment.ports import OpenProof, ProvenNotice
-from headend.prepayment.switchboard_http import Asked, CallOverHttp, CallOverLoop, HttpSwitchboard
+from headend.prepayment.switchboard_http import HttpSwitchboard
 from tests.headend.api.relay_site import RelaySite, site_of
 
 T = TypeVar("T")
@@ -69,11 +71,8 @@ async def test_an_order_is_placed_once_and_a_payment_takes_it_back(tmp_path: Pat
                 "M999999", reference="app:R2", paid_at=paid_at, amount_minor=1, currency="CNY", fence=1
             )  # nothing is served there, so nothing is to be stopped
 
-        def over_http() -> None:
-            with httpx.Client(base_url=site.url, headers=headers, timeout=20) as own:
-                story(HttpSwitchboard(CallOverHttp(own)))
-
-        await asyncio.to_thread(over_http)
+        async with httpx.AsyncClient(base_url=site.url, headers=headers, timeout=20) as own:
+            await asyncio.to_thread(story, HttpSwitchboard(CallOverLoop(own, asyncio.get_running_loop())))
         client.headers.update(headers)
         in_process = HttpSwitchboard(CallOverLoop(client, asyncio.get_running_loop()))
         assert await asyncio.to_thread(in_process.supply, METER) == "on"
@@ -81,18 +80,11 @@ async def test_an_order_is_placed_once_and_a_payment_takes_it_back(tmp_path: Pat
 
 async def test_a_head_end_that_does_not_answer_or_know_us_is_told_as_unavailable(tmp_path: Path) -> None:
     async with site_of(tmp_path) as (site, _):
-
-        def asking(url: str, headers: dict[str, str]) -> Callable[[], object]:
-            def ask() -> object:
-                with httpx.Client(base_url=url, headers=headers, timeout=5) as own:
-                    return HttpSwitchboard(CallOverHttp(own)).supply(METER)
-
-            return ask
-
-        with pytest.raises(SwitchboardUnavailable, match="answered 401"):
-            await asyncio.to_thread(asking(site.url, {}))
-        with pytest.raises(SwitchboardUnavailable, match="GET /v1/commands"):
-            await asyncio.to_thread(asking("http://127.0.0.1:9", {}))
+        for url, told in ((site.url, "answered 401"), ("http://127.0.0.1:9", "GET /v1/commands")):
+            async with httpx.AsyncClient(base_url=url, timeout=5) as own:
+                switch = HttpSwitchboard(CallOverLoop(own, asyncio.get_running_loop()))
+                with pytest.raises(SwitchboardUnavailable, match=told):
+                    await asyncio.to_thread(switch.supply, METER)
 
 
 async def test_a_switch_that_is_turned_off_in_the_configuration_is_told_apart_from_one_that_has_nothing_to_do(
@@ -102,14 +94,16 @@ async def test_a_switch_that_is_turned_off_in_the_configuration_is_told_apart_fr
     async with site_of(tmp_path, enabled=False) as (site, _):
         headers = site.token("operate", "read")
 
-        def tell(meter: str) -> None:
-            with httpx.Client(base_url=site.url, headers=headers, timeout=20) as own:
-                HttpSwitchboard(CallOverHttp(own)).payment(
+        async with httpx.AsyncClient(base_url=site.url, headers=headers, timeout=20) as own:
+            switch = HttpSwitchboard(CallOverLoop(own, asyncio.get_running_loop()))
+
+            def tell(meter: str) -> None:
+                switch.payment(
                     meter, reference="app:R1", paid_at=site.clock.now(), amount_minor=1, currency="CNY", fence=1
                 )
 
-        with pytest.raises(SwitchedOff, match="switches nothing"):
-            await asyncio.to_thread(tell, METER)
+            with pytest.raises(SwitchedOff, match="switches nothing"):
+                await asyncio.to_thread(tell, METER)
 
 
 class Listed:
@@ -153,3 +147,16 @@ async def test_a_call_to_a_head_end_that_has_just_ended_is_told_as_unavailable()
     ended = HttpSwitchboard(CallOverLoop(client, loop))
     with pytest.raises(SwitchboardUnavailable, match="stopped"):
         await asyncio.to_thread(ended.supply, METER)
+
+
+def test_no_answer_is_told_in_the_words_of_whoever_asked() -> None:
+    def away(method: str, path: str, *, query: dict[str, str] | None = None, body: object = None) -> Asked:
+        raise NoAnswer(f"{method} {path}: nobody is there")
+
+    with pytest.raises(SwitchboardUnavailable, match=r"GET /v1/commands: nobody is there"):
+        HttpSwitchboard(away).supply(METER)
+    with pytest.raises(FeedUnavailable, match=r"cannot be read: GET /v1/feed: nobody"):
+        HttpFeed(away).events_after(0, 1)
+    at = datetime(2026, 3, 2, tzinfo=UTC)
+    with pytest.raises(OutboxUnavailable, match=r"event 7 cannot be handed over: POST /v1/account-events: nobody"):
+        HttpOutbox(away).offer(7, "headend.account.v1", "A1", at, b"{}")

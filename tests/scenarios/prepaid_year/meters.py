@@ -42,9 +42,6 @@ class YearFeed:
         assert sequence >= self._base, "a reader is days behind"
         return self._events[sequence - self._base : sequence - self._base + limit]
 
-    def wait(self, sequence: int) -> None:
-        raise AssertionError("nobody waits in virtual time")
-
     def forget_a_day(self, keep_days: int = 4) -> None:
         """Called once a day."""
         self._days.append(self._base + len(self._events))

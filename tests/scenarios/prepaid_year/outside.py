@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -29,6 +28,7 @@ from headend.prepayment.ports import (
     Supply,
 )
 from headend.prepayment.tables import metadata
+from tests.headend.prepayment.supply_world import Crash, Given, forget_the_disk
 from tests.scenarios.prepaid_year.meters import YearFeed
 
 __all__ = [
@@ -45,10 +45,6 @@ __all__ = [
 ]
 
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-
-
-class Crash(BaseException):
-    """The program dies here; what was durable stays."""
 
 
 class Town:
@@ -111,14 +107,9 @@ _SUMS = text("SELECT currency, SUM(balance_minor) FROM books GROUP BY currency")
 
 def an_engine(folder: Path) -> Engine:
     engine = connect(f"sqlite:///{folder}/prepayment.db")
-    event.listen(engine, "connect", _forget_the_disk)
+    event.listen(engine, "connect", forget_the_disk)
     metadata.create_all(engine)
     return engine
-
-
-def _forget_the_disk(connection: Any, _: object) -> None:
-    """These deaths are the program's own; the power stays on."""
-    connection.execute("PRAGMA synchronous=OFF")
 
 
 class NoEvents:
@@ -139,14 +130,6 @@ class NoEvents:
 
 
 # ------------------------------------------------------------------------------------------------ phones
-
-
-class Given(Struct, frozen=True):
-    """A message that reached a customer."""
-
-    message: Message
-    at: datetime
-    reference: str
 
 
 class Phones:

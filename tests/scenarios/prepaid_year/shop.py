@@ -12,8 +12,6 @@ from functools import cache
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import text
-
 from headend.prepayment.books import check_books
 from headend.prepayment.database import Database
 from headend.prepayment.enrolment import Enrolment
@@ -40,7 +38,7 @@ from tests.scenarios.prepaid_year.outside import (
     an_engine,
 )
 
-__all__ = ["Shop", "dump"]
+__all__ = ["Shop"]
 
 DAY = timedelta(days=1)
 TURNS = ((8, 10), (10, 50), (12, 30))  # local times of a day at which something can be due
@@ -255,17 +253,6 @@ class Shop:
     def books(self) -> list[str]:
         with Database(self.engine).reading("checking") as connection:
             return check_books(connection)
-
-
-def dump(shop: Shop, *, without: Sequence[str] = ()) -> dict[str, list[tuple[object, ...]]]:
-    """The whole database, table by table."""
-    with Database(shop.engine).reading("dumping") as connection:
-        names = connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'table'")).scalars().all()
-        return {
-            name: sorted((tuple(row) for row in connection.execute(text(f'SELECT * FROM "{name}"'))), key=repr)
-            for name in sorted(names)
-            if name not in without
-        }
 
 
 @cache
