@@ -164,9 +164,9 @@ class Agenda:
         ready = []
         found.look_at = inf
         for job in found.jobs.values():
-            if job.is_unwritten:
-                continue  # its record waits for the store, and the other closes do not wait for that
             if job.task is not None:
+                if job.is_unwritten:
+                    continue  # its record waits for the store, and the other closes do not wait for that
                 closes += job.is_close
                 ordering += job.is_close and job.command.state in _NOT_SENT
                 others += not job.is_close

@@ -176,7 +176,7 @@ class Carrier:
             if (objection := self.objection(job)) is not None:
                 raise Stopped(objection)
 
-        job.is_ordering = True
+        job.is_ordering, job.is_unwritten = True, False
         try:
             return await self._lines.switch(command.meter).order(
                 self._lines.record(command.meter),
