@@ -24,6 +24,7 @@ from headend.store.governor_protections import set_person
 from headend.store.store import open_store
 from headend.store.tokens import Tokens
 from headend.store.writer import inline
+from tests.headend.support import with_tables
 
 __all__ = ["MORNING", "RelaySite", "site_of"]
 
@@ -161,7 +162,7 @@ async def site_of(
     )
     config = load_config(path)
     assert config.problems == ()
-    store, clock = open_store(config.store, config.name), MorningClock()
+    store, clock = open_store(with_tables(config.store), config.name), MorningClock()
     head_end = HeadEnd(
         config,
         store,

@@ -142,7 +142,7 @@ def instants(case: Case, dice: random.Random, count: int) -> list[datetime]:
 
 def test_nothing_is_opened_at_a_forbidden_instant_and_nothing_else_is_refused(request: pytest.FixtureRequest) -> None:
     """The full run takes `--policy-instants 1000000`."""
-    count: int = request.config.getoption("--policy-instants", default=20_000)
+    count: int = request.config.getoption("--policy-instants")
     opened = refused = 0
     for seed in range(count // PER_POLICY):
         dice = random.Random(seed)

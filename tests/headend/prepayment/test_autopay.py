@@ -20,6 +20,7 @@ from headend.prepayment.points_file import RULES, check_points_rule, load_points
 from headend.prepayment.ports import Debited, DebitOutcome, OrderState, Supply
 from headend.prepayment.till import Till
 from tests.headend.prepayment.fleet import SHANGHAI, at, enrol
+from tests.headend.support import with_account_tables
 
 DAY = date(2026, 3, 2)
 HOUR = timedelta(hours=1)
@@ -82,7 +83,7 @@ class FenceKeeper:
 
 class Shop:
     def __init__(self, folder: Path) -> None:
-        self.database: Database = open_database(f"sqlite:///{folder}/prepayment.db")
+        self.database: Database = open_database(with_account_tables(f"sqlite:///{folder}/prepayment.db"))
         self.clock, self.days = SetClock(at(DAY, 1)), LocalDays(SHANGHAI)
         self.bank, self.board = BankBook(), FenceKeeper()
         self.till = Till(

@@ -26,6 +26,7 @@ from headend.prepayment.tariff_file import TARIFFS, load_tariff
 from headend.prepayment.telling import tell_use
 from tests.headend.prepayment.fleet import SHANGHAI, ListFeed, at, enrol, interval
 from tests.headend.prepayment.tariffs import FLAT, STEPPED_TOU, STEPPED_YEAR, TOU
+from tests.headend.support import with_account_tables
 
 FIRST = date(2026, 3, 2)
 DAY = timedelta(days=1)
@@ -37,7 +38,7 @@ class Site:
     """A database, a feed into it, and its settlement."""
 
     def __init__(self, folder: Path) -> None:
-        self.database: Database = open_database(f"sqlite:///{folder}/prepayment.db")
+        self.database: Database = open_database(with_account_tables(f"sqlite:///{folder}/prepayment.db"))
         self.feed, self.days = ListFeed(), LocalDays(SHANGHAI)
         self.intake = Intake(self.database, self.feed, self.days)
         self.settlement = Settlement(self.database, VERSIONS, self.days)

@@ -29,6 +29,7 @@ from headend.prepayment.tariff import Band, Tariff
 from headend.prepayment.telling import tell_use
 from tests.headend.prepayment.fleet import SHANGHAI, ListFeed, at, booked, enrol, interval, oracle
 from tests.headend.prepayment.tariffs import FLAT, KINDS, STEPPED_MONTH, STEPPED_TOU, STEPPED_YEAR, TOU
+from tests.headend.support import with_account_tables
 
 DAY = timedelta(days=1)
 OPENED = date(2025, 12, 8)
@@ -224,7 +225,7 @@ def all_entries(database: Database) -> list[tuple[object, ...]]:
 @pytest.mark.parametrize("seed", range(4))
 def test_whatever_happens_every_charge_is_the_oracles_and_the_books_balance(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
-    database = open_database(f"sqlite:///{tmp_path}/prepayment.db")
+    database = open_database(with_account_tables(f"sqlite:///{tmp_path}/prepayment.db"))
     days, feed = LocalDays(SHANGHAI), ListFeed()
     lives = []
     for place, tariff in enumerate(KINDS):

@@ -24,6 +24,7 @@ from headend.prepayment.supply_tables import HEARD, cursor_of, episodes, message
 from headend.store.writer import inline
 from simulators.virtual_time import VirtualClock, run
 from tests.headend.prepayment.supply_world import PLAN, Program, Town, account_name, meter_of
+from tests.headend.support import with_account_tables
 
 A = account_name(0)
 NOW = datetime(2026, 3, 2, 1, tzinfo=UTC)
@@ -151,7 +152,7 @@ class Book:
 
 
 def test_our_events_are_numbered_without_gaps_and_handed_over_again_after_a_failure(tmp_path: Path) -> None:
-    database, book = open_database(f"sqlite:///{tmp_path}/p.db"), Book()
+    database, book = open_database(with_account_tables(f"sqlite:///{tmp_path}/p.db")), Book()
 
     def tell_some(count: int) -> None:
         with database.writing("telling") as connection:
