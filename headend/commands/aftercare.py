@@ -19,6 +19,7 @@ from headend.commands.carry import Carrier, Lines
 from headend.commands.events import reminder_event
 from headend.commands.journal import Journal, Page
 from headend.commands.model import SWITCHES, Command, State
+from headend.commands.obligations import pause_s
 from headend.commands.verification import flows, verdict
 from headend.drivers.errors import DriverError
 from headend.drivers.relay import Witness
@@ -212,7 +213,11 @@ def _owe_again(page: Page, permitted: Command) -> None:
         return
     debt = page.debt(permitted.obligation)
     if debt.ended == "permitted" and debt.cause == "payment":
-        again = replace(debt, ended="", ended_at=None, due_at=page.now, problem="the permission to close is gone")
+        due_at = page.now + timedelta(
+            seconds=pause_s(debt.tries)
+        )  # some meters take it back by themselves, again and again
+        problem = "the permission to close is gone"
+        again = replace(debt, ended="", ended_at=None, opened_at=page.now, due_at=due_at, problem=problem)
         page.change_debt(again, "owed", tell=True)
 
 

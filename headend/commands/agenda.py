@@ -34,8 +34,8 @@ _NOT_SENT = UNSENT | {State.SENDING}
 class Job(Struct, kw_only=True, eq=False):
     """A command that is active. due: not before. pauses: tries in a row that failed before a byte left; problem: why, the newest.
 
-    is_unwritten: a close that leaves while nothing can be written down. hurry: set when something that is more urgent waits for the
-    end of this one.
+    waits_for_store: a close whose record cannot be written now. is_lapsed: it is being ended, because its time is over. hurry: set
+    when something that is more urgent waits for the end of this one.
     """
 
     command: Command
@@ -47,7 +47,8 @@ class Job(Struct, kw_only=True, eq=False):
     problem: str = ""
     task: asyncio.Task[None] | None = None
     is_ordering: bool = False
-    is_unwritten: bool = False
+    waits_for_store: bool = False
+    is_lapsed: bool = False
     hurry: asyncio.Event
 
     @property
@@ -165,12 +166,12 @@ class Agenda:
         found.look_at = inf
         for job in found.jobs.values():
             if job.task is not None:
-                if job.is_unwritten:
-                    continue  # its record waits for the store, and the other closes do not wait for that
+                if job.waits_for_store:
+                    continue  # and the other closes do not wait for that
                 closes += job.is_close
                 ordering += job.is_close and job.command.state in _NOT_SENT
                 others += not job.is_close
-            elif job.command.state in _WAITS and not self._is_behind(job):
+            elif job.command.state in _WAITS and not job.is_lapsed and not self._is_behind(job):
                 if job.due <= now:
                     ready.append(job)
                 else:

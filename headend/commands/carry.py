@@ -34,6 +34,8 @@ AGAIN_S = 60.0  # before an open is looked at again that could not go for a reas
 PAID_LOOKS_MAX = 3  # tries to see whether a supply that was paid for is on at all; then it is switched on unseen
 STORE_PAUSE_S = (0.2, 5.0)  # first and longest between two tries to write down what has happened
 
+_OWED = {"problem": "a reconnection is owed to this customer", "rule": "owed"}
+
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
@@ -98,10 +100,9 @@ class Carrier:
         if (objection := self.objection(job)) is not None:
             await self._hold_back(job, objection)
             return
-        sent = await self._order(job)
-        state = None if sent is None else await self._write_sent(job, sent)
-        job.is_unwritten = False
-        if state in IN_FLIGHT:
+        if (sent := await self._order(job)) is None:
+            return
+        if await self._write_sent(job, sent) in IN_FLIGHT:
             await self.look_back(job, sent)
 
     # -------------------------------------------------------------------------------------------- may it go
@@ -120,11 +121,9 @@ class Carrier:
             note = {"problem": fenced[0], "rule": "fence", "needed": fenced[1], "policy": self._gate.version}
             return Objection(event=Event.FENCED, note=note)
         if self._journal.is_owed(meter):
-            return Objection(
-                event=Event.SUPERSEDED, note={"problem": "a reconnection is owed to this customer", "rule": "owed"}
-            )
+            return Objection(event=Event.SUPERSEDED, note=_OWED)
         if self._journal.is_forbidden(meter):
-            note = {"problem": "a payment for this meter is being written down"}
+            note = {"problem": "a payment, or a close, is being written down for this meter"}
             return Objection(event=Event.HELD_BACK, note=note, again_at=now + timedelta(seconds=1))
         if self._journal.is_stopped:
             stop = self._journal.stop
@@ -176,7 +175,7 @@ class Carrier:
             if (objection := self.objection(job)) is not None:
                 raise Stopped(objection)
 
-        job.is_ordering, job.is_unwritten = True, False
+        job.is_ordering = True
         try:
             return await self._lines.switch(command.meter).order(
                 self._lines.record(command.meter),
@@ -235,8 +234,7 @@ class Carrier:
                 raise
             # A supply is given back also while the disk is full: what was done is written down as soon as it can be.
             log.error("a close goes out before its record is durable", command=identity, problem=str(error))
-            job.is_unwritten = True
-            self._gave_place(job)
+            self._give_place(job)
             return
         if not is_committed:
             raise Stopped(None)
@@ -256,7 +254,7 @@ class Carrier:
                 if command.state is State.DUE:
                     page.step(identity, Event.GAVE_UP, actor=HEAD_END, note=note)
 
-            await self.insist(fail, "recording that a command failed")
+            await self.insist(fail, "recording that a command failed", job)
             return
         job.pauses = 0 if isinstance(error, LineDown) else job.pauses + 1
         wait_s = LINE_PAUSE_S if isinstance(error, LineDown) else pause_s(job.pauses)
@@ -265,10 +263,10 @@ class Carrier:
             def back(page: Page) -> None:
                 if (command := page.command(identity)).state is State.SENDING:
                     again_at = page.now + timedelta(seconds=wait_s)
-                    event = _unless_owed(page, command, Event.NOTHING_LEFT)
-                    page.step(identity, event, actor=HEAD_END, note={"problem": problem}, due_at=again_at)
+                    event, note = _unless_owed(page, command, Event.NOTHING_LEFT, {"problem": problem})
+                    page.step(identity, event, actor=HEAD_END, note=note, due_at=again_at)
 
-            await self.insist(back, "recording that nothing was sent")
+            await self.insist(back, "recording that nothing was sent", job)
         self._later(job, problem, wait_s)
 
     async def _hold_back(self, job: Job, objection: Objection) -> None:
@@ -286,12 +284,12 @@ class Carrier:
             if command.state not in UNSENT and command.state is not State.SENDING:
                 return
             due_at = max(command.due_at, objection.again_at or command.due_at)
-            event = objection.event
+            event, note = objection.event, objection.note
             if event is Event.HELD_BACK:
-                event = _unless_owed(page, command, event)
-            page.step(identity, event, actor=HEAD_END, note=objection.note, due_at=due_at)
+                event, note = _unless_owed(page, command, event, note)
+            page.step(identity, event, actor=HEAD_END, note=note, due_at=due_at)
 
-        await self.insist(hold_back, "recording why a command was not sent")
+        await self.insist(hold_back, "recording why a command was not sent", job)
         self._later(job, objection.note["problem"], wait_s)
 
     def _later(self, job: Job, problem: str, wait_s: float) -> None:
@@ -329,7 +327,7 @@ class Carrier:
                 return page.step(identity, Event.METER_ACCEPTED, actor="meter").state
             return State.SENT
 
-        return await self.insist(write, "recording what was sent")
+        return await self.insist(write, "recording what was sent", job)
 
     async def look_back(self, job: Job, sent: Sent | None) -> None:
         """Until the contact is as ordered or has had its time. sent: None for a command that was found in flight.
@@ -354,10 +352,10 @@ class Carrier:
                 break
         if is_unknown:
             found = replace(found, evidence={"reply": "not known: found in flight", **found.evidence})
-        await self.settle(command.id, found, witnesses[-1] if witnesses else None)
+        await self.settle(command.id, found, witnesses[-1] if witnesses else None, job)
 
-    async def settle(self, identity: str, found: Verdict, witness: Witness | None) -> None:
-        """Write down what became of a command in flight, or of one that was unconfirmed."""
+    async def settle(self, identity: str, found: Verdict, witness: Witness | None, job: Job | None = None) -> None:
+        """Write down what became of a command in flight, or of one that was unconfirmed. job: as in `insist`."""
 
         def settle(page: Page) -> None:
             command = page.command(identity)
@@ -382,7 +380,7 @@ class Carrier:
                 waiting_for_customer=is_verified and found.waiting_for_customer and command.kind is Kind.PERMIT_CLOSE,
             )
 
-        await self.insist(settle, "recording what was read back")
+        await self.insist(settle, "recording what was read back", job)
 
     async def _ask(self, job: Job) -> None:
         """A status command: nothing is switched, so nothing is looked at before."""
@@ -417,17 +415,17 @@ class Carrier:
         command = job.command
         switch, record = self._lines.switch(command.meter), self._lines.record(command.meter)
         looking = asyncio.ensure_future(switch.look_back(record, kind=command.kind))
-        urgent = asyncio.ensure_future(job.hurry.wait())
+        hurried = asyncio.ensure_future(job.hurry.wait())
         try:
-            await asyncio.wait((looking, urgent), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((looking, hurried), return_when=asyncio.FIRST_COMPLETED)
             return looking.result() if looking.done() else None
         except DriverError as error:
             job.problem = str(error)
             return None
         finally:
             looking.cancel()
-            urgent.cancel()
-            await asyncio.gather(looking, urgent, return_exceptions=True)
+            hurried.cancel()
+            await asyncio.gather(looking, hurried, return_exceptions=True)
 
     async def _wait(self, job: Job, until: float) -> bool:
         """False when something more urgent came."""
@@ -443,16 +441,28 @@ class Carrier:
             return False
         return True
 
-    async def insist(self, work: Callable[[Page], T], doing: str) -> T:
-        """Write what has happened, until the store takes it."""
+    async def insist(self, work: Callable[[Page], T], doing: str, job: Job | None = None) -> T:
+        """Write what has happened, until the store takes it. job: whose place on its line others have as long as it does not."""
         wait_s, wait_s_max = STORE_PAUSE_S
         while True:
             try:
-                return await self._journal.write(work, doing)
+                written = await self._journal.write(work, doing)
             except StoreUnavailable as error:
                 log.error("what has happened cannot be written down yet", doing=doing, problem=str(error))
+                if job is not None:
+                    self._give_place(job)
+            else:
+                if job is not None:
+                    job.waits_for_store = False
+                return written
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, wait_s_max)
+
+    def _give_place(self, job: Job) -> None:
+        """To other closes of its line, while what became of this one cannot be written."""
+        if job.is_close and not job.waits_for_store:
+            job.waits_for_store = True
+            self._gave_place(job)
 
 
 def _commit_steps(
@@ -466,10 +476,11 @@ def _commit_steps(
     )
 
 
-def _unless_owed(page: Page, command: Command, event: Event) -> Event:
+def _unless_owed(page: Page, command: Command, event: Event, note: dict[str, str]) -> tuple[Event, dict[str, str]]:
     """What befalls a command that comes back from "sending": a close that was ordered meanwhile takes the place of an open now."""
-    is_over = command.kind is Kind.OPEN and page.open_debt_of(command.meter) is not None
-    return Event.SUPERSEDED if is_over else event
+    if command.kind is not Kind.OPEN or page.open_debt_of(command.meter) is None:
+        return event, note
+    return Event.SUPERSEDED, {**_OWED, "before": note["problem"]}
 
 
 def _is_outdated(page: Page, asked: Command, witness: Witness) -> bool:

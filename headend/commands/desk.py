@@ -21,12 +21,12 @@ from headend.commands.gate import Gate
 from headend.commands.intake import HEAD_END, Answer, Circumstances, Intake
 from headend.commands.journal import Journal, Page
 from headend.commands.machine import Event
-from headend.commands.model import IN_FLIGHT, TWO_PEOPLE, UNSENT, Command, Kind, Order, Refusal
+from headend.commands.model import CLOSES, IN_FLIGHT, TWO_PEOPLE, UNSENT, Command, Kind, Order, Refusal
 from headend.commands.obligations import Obligation, Ramp
 from headend.store import commands as rows
 from headend.store import commands_debts as debts
 from headend.store.commands import Step, StopSwitch
-from headend.store.commands_lists import LIST_MAX, commands_of_list
+from headend.store.commands_lists import active_of_list
 
 __all__ = ["Desk", "Payment", "PaymentTaken"]
 
@@ -103,7 +103,7 @@ class Desk:
             def take(page: Page, part: Sequence[Order] = part) -> list[Answer]:
                 nonlocal waits
                 if waits is None:
-                    waits = self._gate.needs_approval([*orders, *_opens_of_list(page, orders[0].batch)])
+                    waits = self._gate.needs_approval([*orders, *_opens_added_to(page, orders)])
                 # What can be no command takes no room under the limits: no command's end would ever give it back.
                 counted = [order for order in part if self.intake.impossible(page, order) is None]
                 limits = self._gate.over_limit(page.connection, counted)
@@ -118,8 +118,20 @@ class Desk:
                     for order in part
                 ]
 
-            answers += await self._journal.write(take, "taking orders")
+            # No last look of an open passes while a close of its meter is being written.
+            closing = [order.meter for order in part if order.kind in CLOSES]
+            answers += await self._forbidding(closing, self._journal.write(take, "taking orders"))
         return answers
+
+    async def _forbidding(self, meters: Sequence[str], writing: Coroutine[Any, Any, T]) -> T:
+        async def write() -> T:
+            try:
+                return await writing
+            finally:
+                self._journal.allow(meters)
+
+        self._journal.forbid(meters)
+        return await self._to_its_end(write())
 
     def _wrong_list(self, orders: Sequence[Order], caller: str) -> Refusal | None:
         def refusal(rule: str, text: str, needed: str) -> Refusal:
@@ -191,18 +203,8 @@ class Desk:
         if refusal := self._wrong_payment(payment):
             return PaymentTaken(refusals=(refusal,))
         digest = hashlib.sha256(msgspec.json.encode(payment, order="deterministic")).hexdigest()
-        journal = self._journal
-
-        async def take() -> PaymentTaken:
-            try:
-                return await journal.write(
-                    lambda page: self._take_payment(page, payment, digest, by), "taking a payment"
-                )
-            finally:
-                journal.allow(payment.meters)
-
-        journal.forbid(payment.meters)
-        return await self._to_its_end(take())
+        writing = self._journal.write(lambda page: self._take_payment(page, payment, digest, by), "taking a payment")
+        return await self._forbidding(payment.meters, writing)
 
     async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
         """Also where the caller goes away: what it has forbidden is forbidden until it is written, or has failed."""
@@ -332,12 +334,14 @@ class Desk:
         return Refusal(rule=rule, version=self._gate.version, text=text, needed=needed)
 
 
-def _opens_of_list(page: Page, batch: str) -> list[Order]:
-    """Those under way that came under this name before: what is added to a list makes it longer."""
-    if not batch or page.list_under_way(batch) is None:
+def _opens_added_to(page: Page, orders: Sequence[Order]) -> list[Order]:
+    """Those under way that came under the same name before: what is added to a list makes it longer, and what is repeated does not."""
+    opens = {(order.requester, order.idempotency_key) for order in orders if order.kind is Kind.OPEN}
+    batch = orders[0].batch if orders else ""
+    if not opens or not batch or page.list_under_way(batch) is None:
         return []
-    listed = commands_of_list(page.connection, batch, limit=LIST_MAX)
-    return [command.order for command in listed if command.kind is Kind.OPEN and command.is_active]
+    listed = [command.order for command in active_of_list(page.connection, batch) if command.kind is Kind.OPEN]
+    return [order for order in listed if (order.requester, order.idempotency_key) not in opens]
 
 
 def _is_off(page: Page, supply: rows.Supply) -> bool:

@@ -181,8 +181,9 @@ def obligation_event(obligation: Obligation, now: datetime) -> Event:
         ended=obligation.ended or UNSET,
         took_s=UNSET if took_s is None else took_s,
     )
-    # Tried anew, or older by a second payment, it is in the same state: told again, and not a repeat.
-    told = f"{data.state}:{obligation.stage}:{obligation.tries}:{int(obligation.since.timestamp())}"
+    # Tried anew, older by a second payment, or owed again, it is in the same state: told again, and not a repeat.
+    times = f"{int(obligation.since.timestamp())}:{int(obligation.opened_at.timestamp())}"
+    told = f"{data.state}:{obligation.stage}:{obligation.tries}:{times}"
     return _event(obligation.meter, data, now, f"relay:{obligation.id}:{told}")
 
 

@@ -167,19 +167,38 @@ class Executor:
 
     def _end_lapsed(self) -> None:
         """Beside the loop: however long the store takes nothing, closes do not wait for it."""
-        self._lapsed |= {job.command.id: job for job in self._agenda.lapsed()}
-        if self._expiring is not None and self._expiring.done():
-            self._expiring.result()
-            self._expiring = None
+        for job in self._agenda.lapsed():
+            job.is_lapsed = True
+            self._lapsed[job.command.id] = job
         if self._lapsed and self._expiring is None:
             self._expiring = asyncio.get_running_loop().create_task(self._expire_lapsed())
 
     async def _expire_lapsed(self) -> None:
-        while self._lapsed:
-            jobs = list(self._lapsed.values())[:LAPSED_PER_PAGE]
+        try:
+            while self._lapsed:
+                jobs = list(self._lapsed.values())[:LAPSED_PER_PAGE]
+                if not await self._expire_all(jobs) and len(jobs) > 1:
+                    for job in jobs:
+                        await self._expire_all([job])
+                for job in jobs:
+                    job.is_lapsed = False
+                    del self._lapsed[job.command.id]
+                    self._agenda.touch(job.line)
+        finally:
+            self._expiring = None
+            self._stirred.set()
+
+    async def _expire_all(self, jobs: list[Job]) -> bool:
+        """False: by an error of ours nothing of it is written. Each is tried again as if it could go, and finds out that it cannot."""
+        try:
             await self.carrier.insist(partial(_expire, jobs=jobs), "expiring")
+        except Exception:
+            self.failures += 1
+            log.exception("commands that were not sent in time could not be ended", count=len(jobs))
             for job in jobs:
-                del self._lapsed[job.command.id]
+                job.due = max(job.due, self._clock.monotonic() + FAILED_S)
+            return False
+        return True
 
     async def _pause(self) -> None:
         now = self._clock.monotonic()
@@ -192,6 +211,7 @@ class Executor:
         self._stirred.clear()
 
     def _begin(self, job: Job, work: Coroutine[Any, Any, None]) -> None:
+        job.waits_for_store = False
         job.task = asyncio.get_running_loop().create_task(self._supervised(job, work))
 
     async def _supervised(self, job: Job, work: Coroutine[Any, Any, None]) -> None:
@@ -234,17 +254,16 @@ class Executor:
 
     async def _end_tasks(self) -> None:
         """A command that is looked back at is found in flight at the next start; one that is being ordered is waited for."""
-        if self._expiring is not None:
-            self._expiring.cancel()
+        expiring = [] if self._expiring is None else [self._expiring]
         ordering = [job.task for job in self._agenda if job.task is not None and job.is_ordering]
         others = [job.task for job in self._agenda if job.task is not None and not job.is_ordering]
-        for task in others:
+        for task in others + expiring:
             task.cancel()
         if ordering:
             await asyncio.wait(ordering, timeout=STOP_S)
         for task in ordering:
             task.cancel()
-        await asyncio.gather(*ordering, *others, return_exceptions=True)
+        await asyncio.gather(*ordering, *others, *expiring, return_exceptions=True)
 
     # -------------------------------------------------------------------------------------------- what the journal tells
 

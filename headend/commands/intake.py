@@ -120,8 +120,9 @@ class Intake:
             # What was only ordered may lapse; what has been paid for may not.
             joined = replace(there, cause=debt.cause, reference=debt.reference, expires_at=None, since=since)
             page.change_debt(joined, "owed", tell=True)
-        elif debt.expires_at is not None and there.expires_at is not None and debt.expires_at > there.expires_at:
-            page.change_debt(replace(there, expires_at=debt.expires_at, kind=debt.kind), "owed")
+        elif debt.expires_at is not None and there.expires_at is not None:
+            expires_at = max(there.expires_at, debt.expires_at)
+            page.change_debt(replace(there, since=since, expires_at=expires_at, kind=debt.kind), "owed")
         return page.debt(there.id)
 
     def new_debt(self, page: Page, *, meter: str, cause: str, reference: str) -> Obligation:

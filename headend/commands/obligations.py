@@ -1,8 +1,9 @@
 """What is owed to a customer who has paid: the debt of a reconnection, its clock, its next try, its ladder. Pure.
 
 A debt begins with the payment system's own stamp and is due within 24 hours. It never expires silently: it ends when a read-back
-proved that the supply is on (or permitted, which is told apart), when it is forgiven by a person, or, where it was made by an
-order, when that order's own `expires_at` has passed, which is an incident. Past its 24 hours it stays open as an incident.
+proved that the supply is on; or permitted, which is told apart, and owed again when the permission is gone before there was power.
+Otherwise it is forgiven by a person, or, where orders alone made it, ends with the last of them, which is an incident. Past its 24 hours
+it stays open as an incident.
 """
 
 import random
@@ -48,7 +49,7 @@ class Obligation(Struct, frozen=True, kw_only=True):
 
     cause: "payment" or "order"; reference: the payment's, or the ordered command's id.
     since: the payment system's stamp, where the clock starts. opened_at: when we learnt of it.
-    due_at: of the next try, wall time. expires_at: of an order that made it; None: it does not end by time.
+    due_at: of the next try, wall time. expires_at: of the last order that made it; None: it does not end by time.
     tries: commands made so far; command: the newest of them. stage: how many steps of the ladder it has passed.
     ended: "" while open, else verified | permitted | already-on | forgiven | lapsed. took_s: from `since` to `ended_at`, as the
     wall clock went. problem: why it is not done yet, the newest.

@@ -10,7 +10,7 @@ from headend.commands.model import Command
 from headend.database.hot import HotStatement
 from headend.store.commands_tables import commands
 
-__all__ = ["LIST_MAX", "commands_of_list", "under_way"]
+__all__ = ["LIST_MAX", "active_of_list", "commands_of_list", "under_way"]
 
 LIST_MAX = 100_000  # commands of one list that are looked at
 
@@ -31,6 +31,12 @@ def under_way(connection: Connection, batch: str) -> Command | None:
     """A command of this name that has not ended; None: there is none, and the name is free."""
     row = _UNDER_WAY.first(connection, batch)
     return None if row is None else _decode(row[0])
+
+
+def active_of_list(connection: Connection, batch: str) -> list[Command]:
+    """Of this name, those that have not ended."""
+    statement = select(commands.c.body).where(commands.c.batch == batch, commands.c.place.is_not(None))
+    return [_decode(body) for (body,) in connection.execute(statement.limit(LIST_MAX))]
 
 
 def commands_of_list(connection: Connection, batch: str, *, limit: int) -> list[Command]:

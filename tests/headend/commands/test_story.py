@@ -17,9 +17,9 @@ Scene = Callable[[World, Room], Awaitable[None]]
 METER = "M000001"
 
 
-def play(scene: Scene, *, meters: int = 10, seed: int = 1) -> None:
+def play(scene: Scene, *, meters: int = 10, per_line: int = 5, seed: int = 1) -> None:
     async def main(clock: VirtualClock, random_: random.Random) -> None:
-        world = World(clock, random_, meters=meters)
+        world = World(clock, random_, meters=meters, per_line=per_line)
         async with running(world) as room:
             await scene(world, room)
 

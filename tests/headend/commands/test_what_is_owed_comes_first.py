@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from headend.audit.record import AuditError
+from headend.commands.agenda import CLOSES_PER_LINE
 from headend.commands.journal import Page
-from headend.commands.model import Kind, Order, Refusal, State
+from headend.commands.machine import Event
+from headend.commands.model import Command, Kind, Order, Refusal, State
 from headend.commands.obligations import Obligation
 from headend.drivers.relay import OnSending, Ready, Sent
 from headend.model import MeterRecord
@@ -118,6 +121,68 @@ def test_an_open_that_lapses_while_nothing_can_be_written_down_keeps_no_close_wa
     play(scene)
 
 
+def test_closes_whose_time_is_over_keep_no_place_while_nothing_can_be_written_down() -> None:
+    async def scene(world: World, room: Room) -> None:
+        world.down.add("line-0")
+        late = [await accepted(room, Kind.CLOSE, meter, valid_s=10) for meter in OTHERS[:2]]
+        await accepted(room, Kind.CLOSE, OTHERS[2], after_s=15)
+        await asyncio.sleep(8)
+        world.is_store_broken = True
+        await asyncio.sleep(4)
+        world.down.clear()
+        await asyncio.sleep(60)
+        assert [frame.meter for frame in world.wire] == [OTHERS[2]]
+        world.is_store_broken = False
+        await asyncio.sleep(60)
+        assert [(await state_of(room, one.id)).state for one in late] == [State.EXPIRED] * 2
+
+    play(scene)
+
+
+def test_closes_that_were_sent_keep_no_place_while_nothing_can_be_written_down() -> None:
+    async def scene(world: World, room: Room) -> None:
+        meters = list(world.meters)
+        for meter in meters:
+            world.meters[meter].contact, world.meters[meter].fault = "open", "stuck"  # it is looked at for a while
+            await accepted(room, Kind.CLOSE, meter, after_s=5 if meter != meters[-1] else 40)
+        await world.sent(CLOSES_PER_LINE)
+        await asyncio.sleep(1)
+        world.is_store_broken = True
+        await asyncio.sleep(60)
+        assert meters[-1] in [frame.meter for frame in world.wire]
+
+    play(scene, meters=CLOSES_PER_LINE + 1, per_line=CLOSES_PER_LINE + 1)
+
+
+def test_an_error_of_ours_while_commands_are_ended_stops_neither_closes_nor_the_others_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    step = Page.step
+
+    def refuse(self: Page, identity: str, event: Event, **more: Any) -> Command:
+        if event is Event.DEADLINE_PASSED and self.command(identity).meter == METER:
+            raise AuditError("its text is refused")
+        return step(self, identity, event, **more)
+
+    monkeypatch.setattr(Page, "step", refuse)
+
+    async def scene(world: World, room: Room) -> None:
+        spoilt, other = [await accepted(room, meter=meter, after_s=2, valid_s=10) for meter in (METER, "M000002")]
+        world.synchronised = None  # both are held back
+        await asyncio.sleep(30)
+        assert (await state_of(room, other.id)).state is State.EXPIRED
+        await accepted(room, Kind.CLOSE, "M000003")
+        await asyncio.sleep(20)
+        assert [frame.meter for frame in world.wire] == ["M000003"]
+        await asyncio.sleep(600)
+        assert room.executor.failures < 40, "it is tried again, and not all the time"
+        monkeypatch.undo()
+        await asyncio.sleep(120)
+        assert (await state_of(room, spoilt.id)).state is State.EXPIRED
+
+    play(scene)
+
+
 def test_a_close_that_the_rules_refuse_takes_nobodys_place(monkeypatch: pytest.MonkeyPatch) -> None:
     examine = OpenGate.examine
 
@@ -149,7 +214,7 @@ def test_what_joins_a_debt_makes_it_older_and_lets_it_last() -> None:
                 for debt in (
                     replace(order, since=NOON, expires_at=NOON + hour),
                     replace(order, since=NOON, expires_at=NOON + 3 * hour, reference="c2"),
-                    replace(order, since=NOON, expires_at=NOON + 2 * hour, reference="c3"),
+                    replace(order, since=NOON - hour / 2, expires_at=NOON + 2 * hour, reference="c3"),
                     replace(paid, since=NOON - hour),
                     replace(paid, since=NOON - 3 * hour, reference="P1"),
                     replace(paid, since=NOON - 2 * hour, reference="P3"),
@@ -160,7 +225,8 @@ def test_what_joins_a_debt_makes_it_older_and_lets_it_last() -> None:
         assert len({debt.id for debt in made}) == 1
         ends = [NOON + hour, NOON + 3 * hour, NOON + 3 * hour, None, None, None]
         assert [debt.expires_at for debt in made] == ends
-        assert [debt.since for debt in made] == [NOON, NOON, NOON, NOON - hour, NOON - 3 * hour, NOON - 3 * hour]
+        since = [NOON, NOON, NOON - hour / 2, NOON - hour, NOON - 3 * hour, NOON - 3 * hour]
+        assert [debt.since for debt in made] == since
         assert made[-1].reference == "P1", "the clock is the oldest payment's"
 
     play(scene)
@@ -181,6 +247,28 @@ def test_who_has_paid_is_owed_again_when_the_permission_is_gone_before_there_was
         assert [frame.kind for frame in world.wire] == [Kind.OPEN, Kind.PERMIT_CLOSE, Kind.PERMIT_CLOSE]
         debt = await room.journal.write(lambda page: page.debt(identity), "looking")
         assert (debt.ended, debt.tries) == ("permitted", 2)
+        told = [event.id for event in world.events if identity in event.id]
+        assert len(told) == len(set(told)), "a consumer drops what it takes for a repeat"
+
+    play(scene)
+
+
+def test_a_meter_that_takes_every_permission_back_is_permitted_ever_more_seldom() -> None:
+    async def scene(world: World, room: Room) -> None:
+        async def take_back() -> None:
+            while True:
+                await asyncio.sleep(5)
+                if world.meters[METER].contact == "permitted":
+                    world.meters[METER].contact = "open"
+
+        world.gate.direct = False
+        await accepted(room)
+        await asyncio.sleep(20)
+        taking_back = asyncio.create_task(take_back())
+        await room.desk.payment(a_payment(world, METER))
+        await asyncio.sleep(4 * HOUR_S)
+        taking_back.cancel()
+        assert 10 < len(world.wire) < 30
 
     play(scene)
 
@@ -196,5 +284,10 @@ def test_opens_that_are_added_to_a_list_make_it_longer(monkeypatch: pytest.Monke
 
         assert await ask(*OTHERS[:2]) == [State.SCHEDULED] * 2
         assert await ask(*OTHERS[2:4]) == [State.CHECKED] * 2, "they wait for another person"
+        again = [an_order(world, Kind.OPEN, one, after_s=600, batch="weekly") for one in OTHERS[4:]]
+        again += [an_order(world, Kind.OPEN, f"M00000{number}", after_s=600, batch="weekly") for number in (5, 6)]
+        for _ in range(2):
+            answers = await room.desk.request_all(again, "billing")
+            assert [one.command.state for one in answers if one.command is not None] == [State.SCHEDULED] * 3
 
     play(scene)
