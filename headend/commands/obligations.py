@@ -2,8 +2,8 @@
 
 A debt begins with the payment system's own stamp and is due within 24 hours. It never expires silently: it ends when a read-back
 proved that the supply is on; or permitted, which is told apart, and owed again when the permission is gone before there was power.
-Otherwise it is forgiven by a person, or, where orders alone made it, ends with the last of them, which is an incident. Past its 24 hours
-it stays open as an incident.
+Otherwise it is forgiven by a person, or, where orders alone made it, ends with the last of them, which is an incident. Past its 24
+hours it stays open as an incident.
 """
 
 import random

@@ -12,12 +12,13 @@ from typing import Any
 import structlog
 from msgspec import Struct
 from msgspec.structs import replace
-from sqlalchemy import Connection, Row, and_, func, literal, or_, select
+from sqlalchemy import Connection, Row, and_, func, literal, or_, select, update
 
 from headend.clock import Clock
 from headend.prepayment.books import balance_of
 from headend.prepayment.database import Database, put_rows
-from headend.prepayment.errors import BadPayment, KeyReused, SwitchboardUnavailable
+from headend.prepayment.errors import BadPayment, KeyReused, SwitchboardUnavailable, UnknownAccount
+from headend.prepayment.faults import is_own_fault
 from headend.prepayment.heard import LocalDays
 from headend.prepayment.model import AccountState, Payment
 from headend.prepayment.ports import Bank, DebitOutcome
@@ -103,14 +104,30 @@ class Autopay:
         return last if looked_at == BATCH else ""
 
     def draw(self, *, limit: int | None = None) -> Drawn:
-        """Asks the bank for what is due, the oldest first. Raises StoreError: call it again."""
+        """Asks the bank for what is due, the oldest first.
+
+        One that cannot be dealt with is put off, and holds up no other; in the end the first of their problems is raised.
+        Raises StoreError at once: call it again.
+        """
         counts = {ACCEPTED: 0, REFUSED: 0, UNKNOWN: 0}
+        problems: list[Exception] = []
         for debit in self._to_try(self._clock.now(), limit):
             began = self._clock.monotonic()
-            state = self._try(debit)
+            try:
+                state = self._try(debit)
+            except Exception as problem:
+                # Whatever it is: it is of one account, and others want their money drawn.
+                if not is_own_fault(problem):
+                    raise
+                _log.error("a debit could not be dealt with", account=debit.account, day=debit.day, exc_info=problem)
+                self._put_off(debit)
+                problems.append(problem)
+                state = UNKNOWN
             counts[state] += 1
             if state == UNKNOWN and self._clock.monotonic() - began >= SLOW_S:
                 break  # orders and messages have their turn on the same thread
+        if problems:
+            raise problems[0]
         return Drawn(accepted=counts[ACCEPTED], refused=counts[REFUSED], unknown=counts[UNKNOWN])
 
     def _note(self, connection: Connection, now: datetime, after: str) -> tuple[int, str]:
@@ -178,10 +195,23 @@ class Autopay:
             statement = statement.limit(limit)
             return [_debit(row) for row in connection.execute(statement)]
 
+    def _put_off(self, debit: Debit) -> None:
+        """As it stands in the table: the bank may have been asked, and its answer could not be noted."""
+        own = debits.c
+        where = (own.account == debit.account, own.day == day_number(debit.day))
+        again = epoch_ms(self._clock.now() + self._limits.ask_again_after)
+        with self._database.writing("putting a debit off") as connection:
+            connection.execute(update(debits).where(*where).values(next_try_at=again))
+            # One that the bank was not asked for stays what it is, so that it is drawn only while the customer still wants it.
+            asked = (own.state == ASKED, own.tries > 0)
+            connection.execute(update(debits).where(*where, *asked).values(state=UNKNOWN))
+
     def _try(self, debit: Debit) -> str:
         now = self._clock.now()
         with self._database.writing("noting a debit's try") as connection:
-            account = connection.execute(select(accounts).where(accounts.c.id == debit.account)).one()
+            account = connection.execute(select(accounts).where(accounts.c.id == debit.account)).first()
+            if account is None:
+                raise UnknownAccount(debit.account)
             if debit.state == REFUSED or debit.tries == 0:
                 if problem := _unwanted(connection, account, debit):
                     _store(connection, replace(debit, state=REFUSED, next_try_at=None, problem=problem))
@@ -194,9 +224,8 @@ class Autopay:
                 _store(connection, replace(debit, state=UNKNOWN, next_try_at=now + _DAY, problem=problem))
                 _log.warning("a debit cannot be asked for any more", account=debit.account, key=debit.key)
                 return UNKNOWN
-            elif (
-                not debit.agreement
-            ):  # noted by a program that did not keep it, of an account that had none for a while
+            elif not debit.agreement:
+                # Noted by a program that did not keep it, of an account that had none for a while.
                 debit = replace(debit, agreement=account.bank)
             # Asked, before it is: after a crash the same key is asked again.
             _store(connection, replace(debit, state=ASKED, next_try_at=now))

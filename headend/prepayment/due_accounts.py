@@ -60,7 +60,7 @@ def load_due(connection: Connection, due: Sequence[tuple[int, int]]) -> list[Due
     for row in connection.execute(statement.where(asked)):
         number, identity, currency, tariff, state, opened, closed, is_large, last, carried, corrections, body = row
         if number not in start:
-            continue  # its news are of today, and not due
+            continue  # nobody asked for it: its news are of today, it is put off, or it is of another part of the batch
         one = DueAccount(
             number=number, id=identity, currency=currency, tariff=tariff, state=state, opened=opened, closed=closed,
             is_large=bool(is_large), start=start[number], tariffs=[], meters=[],

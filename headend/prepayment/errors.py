@@ -18,7 +18,8 @@ HeadendError
     ├── FeedUnavailable
     ├── SwitchboardUnavailable   nothing is known to have happened
     │   └── SwitchedOff    it switches nothing, by its configuration
-    └── OutboxUnavailable
+    ├── OutboxUnavailable
+    └── NoAnswer (calling)       of whichever interface; its caller says which
 """
 
 from collections.abc import Iterable

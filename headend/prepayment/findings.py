@@ -49,7 +49,7 @@ class UseOfDay(Struct, frozen=True):
 
 
 class Found(Struct, frozen=True, kw_only=True):
-    """rule: which. kwh: of `day`, None where it is of several. evidence: what it rests on, for whoever looks at it."""
+    """kwh: what was used. day: on which one, None where it was on several. evidence: what it rests on, for whoever looks."""
 
     account: str
     rule: str

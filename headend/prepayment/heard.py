@@ -231,6 +231,9 @@ def _reason(event: IntervalEvent) -> str:
 
 def _decimal(text: str, event: IntervalEvent) -> Decimal:
     try:
-        return Decimal(text)
+        found = Decimal(text)
     except InvalidOperation:
-        raise ValueError(f"{event.obis} of {event.meter}: {text!r}; expected a decimal number as text") from None
+        found = Decimal("NaN")
+    if not found.is_finite():
+        raise ValueError(f"{event.obis} of {event.meter}: {text!r}; expected a decimal number as text")
+    return found

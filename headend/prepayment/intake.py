@@ -16,7 +16,7 @@ from headend.prepayment.agenda import touch_meters
 from headend.prepayment.database import Database, put_rows
 from headend.prepayment.errors import FeedBroken, FeedPruned
 from headend.prepayment.heard import IntervalEvent, LocalDays, Told, decode_day, encode_day, merged, told_of
-from headend.prepayment.meter_days import told_of_days
+from headend.prepayment.meter_days import bodies_of_days, told_of_days
 from headend.prepayment.ports import Feed
 from headend.prepayment.rows import day_number
 from headend.prepayment.tables import account_meters, feed_cursor, meter_days
@@ -28,6 +28,8 @@ BEHIND_DAYS = 60  # how far back it is looked for whether a meter stands behind 
 UNKNOWN_DAYS = 10  # how long the days of meters that belong to nobody are kept
 _INTERVAL = "headend.interval.v1"
 _SERVICE = "headend.service-status.v1"
+# What an event or a row raises that is not of its form; ArithmeticError: of moments and numbers that nobody can reckon with.
+_UNREADABLE = (msgspec.MsgspecError, ValueError, ArithmeticError)
 _log = structlog.get_logger()
 
 
@@ -149,24 +151,35 @@ class Intake:
         try:
             event = _EVENT.decode(head.data)
             day = self._days.day_at(self._days.second(event.end) - 1)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except _UNREADABLE as error:
             # It will not be better next time, and those behind it are good: the day stays unsettled, and the log says why.
             _log.error("interval_refused", sequence=sequence, problem=str(error))
             return
         heard.setdefault((event.meter, day), []).append((event, sequence))
 
     def _keep(self, connection: Connection, heard: Mapping[tuple[str, int], list[tuple[IntervalEvent, int]]]) -> int:
-        before = told_of_days(connection, heard)
+        before: dict[tuple[str, int], list[Told]] = {}
+        unreadable: dict[tuple[str, int], str] = {}
+        for of, body in bodies_of_days(connection, heard):
+            try:
+                before[of] = decode_day(body)
+            except _UNREADABLE as error:
+                unreadable[of] = str(error)
         rows: list[tuple[int, str, bytes]] = []
         since: dict[str, int] = {}
         for (meter, day), events in heard.items():
+            if (problem := unreadable.get((meter, day))) is not None:
+                # What the row holds stays as it is, for whoever mends it; the others' days must not wait for that.
+                for _, sequence in events:
+                    _log.error("interval_refused", sequence=sequence, meter=meter, day=day, problem=problem)
+                continue
             known = before.get((meter, day), [])
             news: list[Told] = []
             for event, sequence in events:
-                behind = event.span is not None and event.side == "" and _is_behind(connection, meter, day)
                 try:
+                    behind = event.span is not None and event.side == "" and _is_behind(connection, meter, day)
                     told = told_of(event, self._days, behind_transformers=behind)
-                except ValueError as error:
+                except _UNREADABLE as error:
                     _log.error("interval_refused", sequence=sequence, problem=str(error))
                     continue
                 if told is not None:
@@ -210,8 +223,19 @@ def _cursor(connection: Connection) -> int:
 
 
 def _is_behind(connection: Connection, meter: str, day: int) -> bool:
-    """Whether the newest known days of the meter had a ratio: then a span without one must not be taken for primary."""
+    """Whether the newest known days of the meter had a ratio: then a span without one must not be taken for primary.
+
+    Raises MsgspecError, ValueError where none of them can be read."""
     statement = select(meter_days.c.body).where(
         meter_days.c.meter == meter, meter_days.c.day.in_(range(day - BEHIND_DAYS, day + 1))
     )
-    return any(told.is_secondary for (body,) in connection.execute(statement) for told in decode_day(body))
+    known: list[Told] = []
+    problem: Exception | None = None
+    for (body,) in connection.execute(statement):
+        try:
+            known += decode_day(body)
+        except _UNREADABLE as error:
+            problem = error
+    if problem is not None and not known:
+        raise problem
+    return any(told.is_secondary for told in known)

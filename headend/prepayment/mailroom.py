@@ -15,14 +15,14 @@ from datetime import datetime, timedelta
 
 import structlog
 from msgspec.structs import replace
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, or_, select, update
 
 from headend.clock import Clock
-from headend.errors import StoreError
 from headend.prepayment.accounts import contact_of, set_reachable
 from headend.prepayment.database import Database
 from headend.prepayment.engine import NoticeState
 from headend.prepayment.errors import UnknownAccount
+from headend.prepayment.faults import is_own_fault
 from headend.prepayment.notice_plan import NoticePlan
 from headend.prepayment.notices import Channel, Letter, Still, letter_of_row, patience
 from headend.prepayment.ports import Message
@@ -75,21 +75,18 @@ class Mailroom:
         """Deals with at most `limit` messages, and gives how many there were. With threads it does not wait for slow answers.
 
         One that cannot be looked at is put off, and holds up no other; in the end the first of their problems is raised.
-        Raises StoreError at once.
+        Raises StoreError at once, but for a value of one message's that cannot be stored.
         """
         began, dealt = self._clock.monotonic(), 0
         problems: list[Exception] = []
         while dealt < limit:
-            self._note_ended()
+            problems += self._note_ended()
             some = self._next(now, limit - dealt)
             for identity in some:
                 try:
                     self._send(identity, now)
-                except StoreError:
-                    raise
                 except Exception as problem:
-                    # Whatever it is: it is of one message, and among those behind it are others' last warnings.
-                    _log.error("a message could not be sent", message=identity, exc_info=problem)
+                    self._note_fault(identity, problem)
                     self._put_off(identity, now)
                     problems.append(problem)
             dealt += len(some)
@@ -174,16 +171,28 @@ class Mailroom:
             else:
                 self._failed(connection, letter, channel, now, delivery.problem or "the channel gave no proof")
 
-    def _note_ended(self) -> None:
-        """Raises what writing down an answer has raised: that message is sent again in its time."""
-        ended = [future for future in self._under_way if future.done()]
-        problems = []
-        for future in ended:
+    def _note_ended(self) -> list[Exception]:
+        """What sending, or writing down the answer, has raised: those messages are sent again in their time. Raises StoreError."""
+        ended = [(future, identity) for future, identity in self._under_way.items() if future.done()]
+        for future, _ in ended:
             del self._under_way[future]
-            if not future.cancelled() and (problem := future.exception()) is not None:
-                problems.append(problem)
-        if problems:
-            raise problems[0]
+        problems = []
+        for future, identity in ended:
+            problem = None if future.cancelled() else future.exception()
+            if problem is None:
+                continue
+            if not isinstance(problem, Exception):
+                raise problem
+            self._note_fault(identity, problem)
+            problems.append(problem)
+        return problems
+
+    @staticmethod
+    def _note_fault(identity: str, problem: Exception) -> None:
+        """Whatever it is: it is of one message, and among those behind it are others' last warnings. Raises it where it is not."""
+        if not is_own_fault(problem):
+            raise problem
+        _log.error("a message could not be sent", message=identity, exc_info=problem)
 
     def _claim(self, identity: str, now: datetime) -> Letter | None:
         """Durable before anything leaves. None when it is not to be sent now."""
@@ -226,9 +235,12 @@ class Mailroom:
             return claimed
 
     def _put_off(self, identity: str, now: datetime) -> None:
+        """One that is due still: where its claim stands, the pause that it was claimed with stands too."""
+        own = messages.c
         with self._database.writing("putting a message off") as connection:
+            still_due = or_(own.next_try_at <= epoch_ms(now), own.next_try_at > epoch_ms(now + FAR))
             next_try_at = epoch_ms(now + self._plan.pause_first)
-            connection.execute(update(messages).where(messages.c.id == identity).values(next_try_at=next_try_at))
+            connection.execute(update(messages).where(own.id == identity, still_due).values(next_try_at=next_try_at))
 
     # -------------------------------------------------------------------------------------------- what becomes of it
 

@@ -1,6 +1,6 @@
 """Days of meters as they are kept. Works inside its caller's transaction."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from sqlalchemy import Connection, select
 
@@ -8,20 +8,26 @@ from headend.prepayment.database import AT_ONCE
 from headend.prepayment.heard import Told, decode_day
 from headend.prepayment.tables import meter_days
 
-__all__ = ["told_of_days"]
+__all__ = ["bodies_of_days", "told_of_days"]
 
 
 def told_of_days(connection: Connection, wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], list[Told]]:
-    """wanted: meter and day; those that nothing was told of are absent."""
+    """wanted: meter and day; those that nothing was told of are absent. Raises MsgspecError, ValueError for one that
+    cannot be read."""
+    return {of: decode_day(body) for of, body in bodies_of_days(connection, wanted)}
+
+
+def bodies_of_days(
+    connection: Connection, wanted: Iterable[tuple[str, int]]
+) -> Iterator[tuple[tuple[str, int], bytes]]:
+    """As `told_of_days`, not read yet."""
     by_day: dict[int, list[str]] = {}
     for meter, day in wanted:
         by_day.setdefault(day, []).append(meter)
-    found = {}
     for day, meters in by_day.items():
         for start in range(0, len(meters), AT_ONCE):
             statement = select(meter_days.c.meter, meter_days.c.body).where(
                 meter_days.c.day == day, meter_days.c.meter.in_(meters[start : start + AT_ONCE])
             )
             for meter, body in connection.execute(statement):
-                found[meter, day] = decode_day(body)
-    return found
+                yield (meter, day), body

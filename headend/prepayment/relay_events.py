@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
+import structlog
 from msgspec import Struct
 from sqlalchemy import Connection
 
@@ -14,6 +15,7 @@ from headend.prepayment.accounts import account_of, of_meter
 from headend.prepayment.books import balance_of
 from headend.prepayment.database import Database, put_rows
 from headend.prepayment.errors import FeedBroken, FeedPruned
+from headend.prepayment.faults import is_own_fault
 from headend.prepayment.notice_plan import NoticePlan
 from headend.prepayment.notice_texts import Money, NoticeTexts
 from headend.prepayment.notices import Draft, post
@@ -25,6 +27,7 @@ __all__ = ["RelayFollower"]
 
 RELAY_TYPE = "headend.relay.v1"
 PAGE = 5_000  # most of the feed is reads, of which only the heads are looked at
+_log = structlog.get_logger(__name__)
 
 
 class _Data(Struct):
@@ -57,11 +60,13 @@ class RelayFollower:
     def tick(self, now: datetime, *, pages_max: int = 10) -> int:
         """Gives how many events there were; begins with the oldest that there is.
 
+        One that nothing can be done about holds up no other, and is not heard again; in the end the first of their problems is raised.
         Raises FeedUnavailable, FeedBroken, StoreUnavailable.
         """
         with self._database.reading("looking up how far the feed was heard") as connection:
             after = cursor_of(connection, HEARD)
         heard, is_noted = 0, True
+        problem: Exception | None = None
         for _ in range(pages_max):
             try:
                 page = self._feed.events_after(after or 0, PAGE)
@@ -75,17 +80,35 @@ class RelayFollower:
             heard += len(page)
             is_noted = bool(told)
             if told:
-                self._take(told, after, now)
+                first = self._take(told, after, now)
+                problem = problem or first
         if not is_noted:
             # Pages without anything for us need no transaction each: whoever dies before this one reads them again.
             self._take((), after or 0, now)
+        if problem is not None:
+            raise problem
         return heard
 
-    def _take(self, told: Sequence[_Data], last: int, now: datetime) -> None:
+    def _take(self, told: Sequence[_Data], last: int, now: datetime) -> Exception | None:
+        """The first problem with one of them."""
+        first: Exception | None = None
         with self._database.writing("hearing about supply switches") as connection:
             for data in told:
-                self._hear(connection, data, now)
+                try:
+                    self._hear(connection, data, now)
+                except Exception as problem:
+                    # Whatever it is: those behind it wait for the word that they may press the button.
+                    if not is_own_fault(problem):
+                        raise
+                    _log.error(
+                        "what became of a supply switch could not be heard",
+                        meter=data.meter,
+                        command=data.command,
+                        exc_info=problem,
+                    )
+                    first = first or problem
             put_rows(connection, supply_cursors, [(HEARD, last)])
+        return first
 
     def _hear(self, connection: Connection, data: _Data, now: datetime) -> None:
         if data.meter is None:
@@ -109,7 +132,9 @@ class RelayFollower:
                 kind="permitted",
                 figures={"balance": Money(balance_of(connection, account, currency), currency)},
             )
-            post(connection, draft, now, plan=self._plan, texts=self._texts)
+            # A server gives a transaction up in which a value was refused, up to the last point that was saved.
+            with connection.begin_nested():
+                post(connection, draft, now, plan=self._plan, texts=self._texts)
 
 
 def _relays(page: Sequence[bytes]) -> tuple[int, list[_Data]]:

@@ -137,7 +137,7 @@ class Settlement:
         return len(due), sum(settled, Settled())
 
     def _due(self, connection: Connection, now: datetime, before: date | None) -> list[int]:
-        if not has_due(connection, before):
+        if not has_due(connection, before, without=self.put_off.waiting(now)):
             return []
 
         def page_after(number: int | None) -> list[int]:

@@ -115,7 +115,7 @@ def _so_far(one: _Account, heard: _Heard, today: int, days: LocalDays, tariffs: 
 
 
 def _day_of(one: _Account, heard: _Heard, day: int, tariff: Tariff | None, days: LocalDays) -> _Day:
-    measuring = [one_meter.meter for one_meter in one.meters if one_meter.measures(day)]
+    measuring = [own.meter for own in one.meters if own.measures(day)]
     kwh, until = Decimal(0), days.midnight(day + 1)
     usage: dict[Band, Decimal] | None = {}
     is_heard = bool(measuring)

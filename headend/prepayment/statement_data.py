@@ -17,6 +17,7 @@ from headend.prepayment.accounts import account_of, premises_of
 from headend.prepayment.books import entries_of
 from headend.prepayment.daily import DayUse, MonthUse, daily_use, month_of
 from headend.prepayment.database import put_rows
+from headend.prepayment.errors import UnknownAccount
 from headend.prepayment.heard import LocalDays
 from headend.prepayment.model import Account, AccountState, Entry
 from headend.prepayment.rows import day_number, epoch_ms, from_epoch_ms
@@ -206,7 +207,9 @@ class _Before(Struct, frozen=True, kw_only=True):
 
 
 def _before(connection: Connection, account: str, first: date) -> _Before:
-    number = connection.execute(select(accounts.c.number).where(accounts.c.id == account)).scalar_one()
+    number = connection.execute(select(accounts.c.number).where(accounts.c.id == account)).scalar()
+    if number is None:
+        raise UnknownAccount(account)
     newest = (
         select(statements)
         .where(statements.c.account == number, statements.c.month < f"{first:%Y-%m}")

@@ -13,7 +13,6 @@ import structlog
 from msgspec.structs import replace
 from sqlalchemy import Connection, select
 
-from headend.errors import StoreError
 from headend.prepayment.account_events import tell
 from headend.prepayment.database import Database
 from headend.prepayment.engine import (
@@ -28,6 +27,7 @@ from headend.prepayment.engine import (
     obstacles,
 )
 from headend.prepayment.errors import SwitchboardUnavailable
+from headend.prepayment.faults import is_own_fault
 from headend.prepayment.fences import fence_of, next_fence
 from headend.prepayment.model import Account
 from headend.prepayment.money import shown
@@ -92,30 +92,38 @@ class SupplyDesk:
         """Looks at the accounts that are due, and at the next stretch of all of them; gives how many looks there were.
 
         One that cannot be looked at is put off, and holds up no other; in the end the first of their problems is raised.
-        Raises StoreError at once.
+        Raises StoreError at once, but for a value of one account's that cannot be stored.
         """
         with self._database.reading("looking for accounts that are due") as connection:
             at = episodes.c.look_at
-            found: list[str] = []
+            due: list[str] = []
             # Two questions, each answered by a stretch of the index: most accounts have no time, and stand before all others in it.
-            for due in (at <= epoch_ms(now), at > epoch_ms(now + FAR)):
-                statement = select(episodes.c.account).where(due).order_by(at).limit(limit - len(found))
-                found += connection.execute(statement).scalars()
-            found += [one for one in self._facts.seem_due(connection, now) if one not in found]
+            for when in (at <= epoch_ms(now), at > epoch_ms(now + FAR)):
+                statement = select(episodes.c.account).where(when).order_by(at).limit(limit - len(due))
+                due += connection.execute(statement).scalars()
+        problems = self._look_at(due, now)
+        # Behind them, since nothing that the round stumbles over may hold up supplies that come back.
+        with self._database.reading("looking for accounts that seem to be due") as connection:
+            others = [one for one in self._facts.seem_due(connection, now) if one not in due]
+        problems += self._look_at(others, now)
+        if problems:
+            raise problems[0]
+        return len(due) + len(others)
+
+    def _look_at(self, some: Sequence[str], now: datetime) -> list[Exception]:
+        """What was wrong with those that were put off."""
         problems = []
-        for account in found:
+        for account in some:
             try:
                 self.look(account, now)
-            except StoreError:
-                raise
             except Exception as problem:
                 # Whatever it is: among those behind it are supplies that come back.
+                if not is_own_fault(problem):
+                    raise
                 _log.error("an account could not be looked at", account=account, exc_info=problem)
                 self._put_off(account, now)
                 problems.append(problem)
-        if problems:
-            raise problems[0]
-        return len(found)
+        return problems
 
     def look(self, account: str, now: datetime) -> Decision:
         """One account, one step at most. Raises UnknownAccount, StoreUnavailable."""

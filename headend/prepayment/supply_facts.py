@@ -5,13 +5,15 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Protocol
 
+import structlog
 from msgspec import Struct
 from sqlalchemy import Connection, or_, select
 
-from headend.prepayment.accounts import account_of, all_accounts, contact_of
+from headend.prepayment.accounts import account_of, account_of_row, contact_of
 from headend.prepayment.autopay import is_unanswered
 from headend.prepayment.books import balance_of, balances_of
 from headend.prepayment.engine import Facts, Notice, State
+from headend.prepayment.faults import is_own_fault
 from headend.prepayment.fences import fenced
 from headend.prepayment.model import Account, AccountState
 from headend.prepayment.notice_plan import WARNINGS, NoticePlan
@@ -20,10 +22,12 @@ from headend.prepayment.ports import Supply
 from headend.prepayment.supply_flags import HOLDS, flags_of
 from headend.prepayment.supply_store import Row, load, meters_in_service, orders_of
 from headend.prepayment.supply_tables import episodes
+from headend.prepayment.tables import accounts as account_rows
 
 __all__ = ["Outlook", "Standing", "SupplyFacts"]
 
 ROUND = 500  # accounts that one step of the round goes through
+_log = structlog.get_logger(__name__)
 
 
 class Standing(Struct, frozen=True, kw_only=True):
@@ -111,26 +115,70 @@ class SupplyFacts:
         return True
 
     def seem_due(self, connection: Connection, now: datetime) -> list[str]:
-        """Of the next accounts in order of their ids, those that seem to need a look; after the last it begins again."""
-        some = list(all_accounts(connection, after=self._round_at, limit=ROUND))
-        self._round_at = some[-1].id if len(some) == ROUND else ""
-        active = [one for one in some if one.state is AccountState.ACTIVE]
+        """Of the next accounts in order of their ids, those that seem to need a look; after the last it begins again.
+
+        Those of whom it cannot be said are among them: a look finds the fault, and they are put off.
+        """
+        active, faulty = self._next(connection)
         own = episodes.c
         in_their_turn = set(
             connection.execute(
                 select(own.account)
-                .where(own.account.in_([one.id for one in active]))
+                .where(own.account.in_([*(one.id for one in active), *faulty]))
                 .where(or_(own.state != State.WELL.value, own.look_at.is_not(None)))
             ).scalars()
         )
         others = [one for one in active if one.id not in in_their_turn]
         balances = balances_of(connection, [one.id for one in others])
-        standings = self._outlook(connection, others, balances, now)
-        found = []
+        standings, unknown = self._standings(connection, others, balances, now)
+        found = [one for one in faulty if one not in in_their_turn]
         for one in others:
+            if one.id in unknown:
+                found.append(one.id)
+                continue
             standing = standings.get(one.id, Standing())
             balance = balances.get(one.id, 0) - standing.counted_minor
             days_left = standing.days_left
             if balance < max(0, one.reminder_minor) or (days_left is not None and days_left < self._plan.low_days):
                 found.append(one.id)
         return found
+
+    def _next(self, connection: Connection) -> tuple[list[Account], list[str]]:
+        """The active ones of the round's next stretch, and the ids of those that cannot be read."""
+        own = account_rows.c
+        statement = select(account_rows).where(own.id > self._round_at).order_by(own.id).limit(ROUND)
+        rows = connection.execute(statement).all()
+        self._round_at = rows[-1].id if len(rows) == ROUND else ""
+        active: list[Account] = []
+        faulty: list[str] = []
+        for row in rows:
+            try:
+                one = account_of_row(row._mapping)
+            except Exception:  # whatever it is, the look at that account says it again, and it is logged there
+                faulty.append(row.id)
+                continue
+            if one.state is AccountState.ACTIVE:
+                active.append(one)
+        return active, faulty
+
+    def _standings(
+        self, connection: Connection, some: Sequence[Account], balances: Mapping[str, int], now: datetime
+    ) -> tuple[Mapping[str, Standing], set[str]]:
+        """By account, and the ids of those whose standing cannot be told."""
+        try:
+            return self._outlook(connection, some, balances, now), set()
+        except Exception as error:
+            if not is_own_fault(error):
+                raise
+        found: dict[str, Standing] = {}
+        unknown: set[str] = set()
+        for one in some:
+            try:
+                found.update(self._outlook(connection, [one], balances, now))
+            except Exception as error:
+                # Whatever it is: everybody else's notices must not wait for it.
+                if not is_own_fault(error):
+                    raise
+                _log.error("how long a balance lasts could not be told", account=one.id, exc_info=error)
+                unknown.add(one.id)
+        return found, unknown

@@ -4,12 +4,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from headend.errors import StoreUnavailable
 from headend.prepayment.database import Database
@@ -298,3 +299,43 @@ def test_an_answer_that_could_not_be_written_down_is_told_and_its_message_is_sen
     desk.at += PLAN.pause_first
     desk.until("statement", 1)
     assert len(gateway.sent) == 2
+
+
+def test_a_message_that_cannot_be_sent_holds_up_no_other_on_threads_either(
+    world: OfficeWorld, senders: Executor
+) -> None:
+    opened(world)
+
+    def watch(message: Message) -> None:
+        if message.key.endswith("/0"):
+            raise KeyError("channel")
+
+    gateway = Gateway(watch)
+    gateway.gate.set()
+    desk = Desk(world, gateway, senders)
+    desk.post("statement", 2)
+    assert desk.mailroom.tick(desk.at, limit=1) == 1
+    wait(desk.mailroom._under_way)
+    assert [one.key[-2:] for one in gateway.sent] == ["/0"]
+    with capture_logs() as logged, pytest.raises(KeyError, match="channel"):
+        desk.mailroom.tick(desk.at, limit=1)
+    assert [one["message"] for one in logged] == [f"{A}/statement/0"]
+    desk.until("statement", 1)
+    assert [one.key[-2:] for one in gateway.sent] == ["/0", "/1"]
+
+
+def test_a_message_that_raises_when_it_is_sent_keeps_the_pause_it_was_claimed_with(world: OfficeWorld) -> None:
+    opened(world)
+
+    def watch(_: Message) -> None:
+        raise KeyError("channel")
+
+    desk = Desk(world, Gateway(watch))
+    desk.post("paid")
+    for pause in (PLAN.pause_first, 2 * PLAN.pause_first, 4 * PLAN.pause_first):
+        with pytest.raises(KeyError, match="channel"):
+            desk.mailroom.tick(desk.at)
+        with desk.database.reading("looking") as connection:
+            (paid,) = [one for one in letters_of(connection, A) if one.kind == "paid"]
+        assert paid.next_try_at == desk.at + pause
+        desk.at += pause

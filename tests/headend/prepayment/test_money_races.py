@@ -5,13 +5,19 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
+from structlog.testing import capture_logs
 
-from headend.prepayment import accounts, fences
+from headend.prepayment import accounts, fences, tables
 from headend.prepayment.autopay import Autopay, Debit, Drawn, debits_of
-from headend.prepayment.errors import SwitchboardUnavailable
+from headend.prepayment.errors import SwitchboardUnavailable, UnknownAccount
+from headend.prepayment.letter_drafts import LetterDrafts
+from headend.prepayment.model import Contact
+from headend.prepayment.notice_texts import load_texts
 from headend.prepayment.ports import Debited, DebitOutcome, OpenProof
 from headend.prepayment.supply_store import Content, Order, add_order
 from tests.headend.prepayment.fleet import enrol
+from tests.headend.prepayment.supply_world import PLAN
 from tests.headend.prepayment.test_autopay import DAY, HOUR, BankBook, FenceKeeper, SetClock, Shop, spend
 
 OURS = ("M1", "M2", "M3", "M9")
@@ -92,6 +98,50 @@ def test_without_an_agreement_no_bank_is_asked_what_became_of_a_debit(shop: Shop
     assert shop.run() == Drawn(accepted=1)
     assert shop.bank.drawn == {"debit:A1:2026-03-02:1": 5000}
     assert shop.credit() == 5000
+
+
+def with_contact(shop: Shop, account: str) -> None:
+    contact = Contact(account=account, since=shop.clock.at, phone="+8613800000001", language="en", by="clerk")
+    with shop.database.writing("telling a number") as connection:
+        accounts.add_contact(connection, contact)
+
+
+def test_a_customer_who_cannot_be_told_of_a_debit_holds_up_nobody_elses_and_the_bank_has_a_pause(shop: Shop) -> None:
+    letters = LetterDrafts(PLAN, load_texts(PLAN.zone))
+    with shop.database.writing("agreeing") as connection:
+        accounts.amounts(connection, "A2", reminder_minor=2000, topup_minor=3000, bank="DE-2")
+    with_contact(shop, "A2")
+    desk = Autopay(shop.database, shop.bank, shop.till.take, shop.days, shop.clock, answered=letters.debit)
+    desk.note("")
+    began, keys = shop.clock.at, [f"debit:{one}:{DAY}:1" for one in ("A1", "A2")]
+    with capture_logs() as logged, pytest.raises(UnknownAccount, match="A1"):
+        desk.draw()
+    assert [one["account"] for one in logged if one["log_level"] == "error"] == ["A1"]
+    assert shop.bank.asked == keys
+    assert [one.state for one in debits(shop, "A2")] == ["accepted"]
+    (waits,) = debits(shop)
+    assert (waits.state, waits.tries, waits.next_try_at) == ("unknown", 1, began + desk._limits.ask_again_after)
+    shop.clock.at += timedelta(seconds=1)
+    assert desk.draw() == Drawn()
+    with_contact(shop, "A1")
+    shop.clock.at = began + desk._limits.ask_again_after
+    assert desk.draw() == Drawn(accepted=1)
+    assert shop.bank.asked == [*keys, keys[0]]
+    assert (shop.credit("A1"), shop.credit("A2")) == (5000, 3000)
+
+
+def test_a_debit_whose_account_is_gone_holds_up_no_other_and_its_bank_is_not_asked(shop: Shop) -> None:
+    """Nor does its state say then that the bank was."""
+    desk = Autopay(shop.database, shop.bank, shop.till.take, shop.days, shop.clock)
+    desk.note("")
+    with shop.database.writing("planting") as connection:
+        row = connection.execute(select(tables.debits)).one()._mapping
+        connection.execute(tables.debits.insert(), [{**row, "account": "A0", "next_try_at": 0}])
+    with pytest.raises(UnknownAccount, match="A0"):
+        desk.draw()
+    assert shop.bank.asked == [f"debit:A1:{DAY}:1"]
+    (gone,) = debits(shop, "A0")
+    assert (gone.state, gone.tries, gone.next_try_at) == ("asked", 0, shop.clock.at + desk._limits.ask_again_after)
 
 
 def test_an_unanswered_debit_is_asked_for_again_under_the_agreement_that_it_was_asked_under(shop: Shop) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Table, select, update
 
-from headend.errors import StoreUnavailable
+from headend.errors import ItemRefused, StoreUnavailable
 from headend.prepayment.errors import PrepaymentError
 from headend.prepayment.put_off import PutOff
 from headend.prepayment.rows import day_number
@@ -58,7 +58,7 @@ def test_the_fault_is_found_by_halves_and_told_for_as_long_as_it_stands() -> Non
         return len(some)
 
     assert off.do(range(8), work, NOW) == 7
-    assert len(tried) == 7  # 8, 4, 4, 2, 1, 1, 2
+    assert [len(some) for some in tried] == [8, 4, 4, 2, 1, 1, 2]
     assert [off.waits(number, NOW) for number in (4, 5)] == [False, True]
     assert not off.waits(5, NOW + HOUR)
     with pytest.raises(PrepaymentError, match="counting: 1 put off; the first: number 5: KeyError: 'five'"):
@@ -86,6 +86,43 @@ def test_who_is_not_tried_any_more_is_forgotten_and_the_database_is_nobodys_faul
     with pytest.raises(StoreUnavailable):
         off.do(["A1", "A2"], away, NOW)
     assert not off.waits("A1", NOW)
+
+
+def test_a_value_that_cannot_be_stored_is_one_accounts_fault() -> None:
+    off: PutOff[int] = PutOff("counting")
+
+    def refuses(some: Sequence[int]) -> int:
+        if 3 in some:
+            raise ItemRefused("out of range")
+        return len(some)
+
+    assert off.do(range(5), refuses, NOW) == 4
+    assert off.waiting(NOW) == [3]
+
+
+def test_what_fails_for_everybody_is_nobodys_fault() -> None:
+    off: PutOff[int] = PutOff("counting")
+    tried: list[int] = []
+
+    def fails(some: Sequence[int]) -> int:
+        tried.append(len(some))
+        raise KeyError("a tariff")
+
+    with pytest.raises(KeyError):
+        off.do(range(500), fails, NOW)
+    assert len(tried) < 60
+    assert off.waiting(NOW) == []
+
+
+def test_a_clock_that_is_set_back_ends_the_waiting() -> None:
+    off: PutOff[int] = PutOff("counting")
+
+    def fails(_: Sequence[int]) -> int:
+        raise ValueError
+
+    off.do([1], fails, NOW + 365 * DAY)
+    assert not off.waits(1, NOW)
+    off.check(NOW)
 
 
 def test_pages_of_those_who_wait_are_passed_over() -> None:
