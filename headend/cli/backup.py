@@ -44,22 +44,27 @@ def backup_command(
 
     loaded, now = load_config(config), SystemClock().now()
     accounts = taken = None
+    left_out: list[str] = []
     if loaded.prepayment.enabled:
         # First: what it has taken of the feed is then also in the store's backup.
         from headend.prepaid_backup import back_up_accounts
 
         if is_on_server(loaded.prepayment.store):
+            left_out.append("accounts")
             stderr.print(ON_SERVER.format("the accounts are"))
         with _bar("copying the accounts", PAGE) as show:
             accounts = back_up_accounts(loaded.prepayment.store, target, now, show)
     if accounts is not None and is_on_server(loaded.store):
+        left_out.append("store")
         stderr.print(ON_SERVER.format("the store is"))
     else:
         with _bar("copying", PAGE) as show:
             taken = back_up(loaded.store, target, now, show)
     if json:
         told = {} if taken is None else msgspec.to_builtins(taken, enc_hook=str)
-        print_json(told | ({} if accounts is None else {"accounts": msgspec.to_builtins(accounts, enc_hook=str)}))
+        if accounts is not None:
+            told["accounts"] = msgspec.to_builtins(accounts, enc_hook=str)
+        print_json(told | {"left_out": left_out})
         return
     if accounts is not None:
         stdout.print(escape(f"backed up the accounts to {accounts.path}: {accounts.size >> 10} KB"))

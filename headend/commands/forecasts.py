@@ -114,17 +114,19 @@ class Forecasts:
     def _take(self, text: bytes) -> list[str]:
         """What of it cannot be used, and why."""
         try:
-            told = msgspec.json.decode(text, type=list[ForecastShape] | ForecastShape)
+            is_list = text.lstrip().startswith(b"[")
+            entries = msgspec.json.decode(text, type=list[msgspec.Raw]) if is_list else [msgspec.Raw(text)]
         except (msgspec.MsgspecError, UnicodeError) as error:
             return [str(error)]
-        if not isinstance(told, list):
-            told = [told]
         problems = []
-        for one in told:
+        for number, entry in enumerate(entries, start=1):
+            place = f"entry {number}: " if is_list else ""
             try:
-                self.tell(one)
-            except BadForecast as error:
-                problems.append(f"feeder {one.feeder}: {error}" if one.feeder else str(error))
+                told = msgspec.json.decode(entry, type=ForecastShape)
+                place = f"feeder {told.feeder}: " if told.feeder else place
+                self.tell(told)
+            except (BadForecast, msgspec.MsgspecError, UnicodeError) as error:
+                problems.append(f"{place}{error}")
         return problems
 
     def _read(self) -> bytes | None:

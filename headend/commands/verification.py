@@ -26,7 +26,7 @@ from msgspec import Struct
 from headend.commands.model import Kind, State
 from headend.drivers.relay import Sent, Witness
 
-__all__ = ["CURRENT_A_MIN", "LOOKS_S", "SETTLE_S", "Verdict", "flows", "verdict"]
+__all__ = ["LOOKS_S", "SETTLE_S", "Verdict", "flows", "verdict"]
 
 # Meters start to count at 0.4 % of their basic current, 0.02 A of 5 A; what they show below twice that is noise.
 CURRENT_A_MIN = Decimal("0.04")

@@ -121,6 +121,7 @@ class BrokerConnection:
         self._arrived = asyncio.Event()
         self._under_way: asyncio.Queue[tuple[asyncio.Task[None], list[_Held]]] = asyncio.Queue(BATCHES_MAX)
         self._held = self._held_bytes = 0
+        self._paused: MqttClient | None = None  # whose reading was paused last
         self._roomy = asyncio.Event()  # not set while reading is paused
         self._roomy.set()
         self._was_there = False
@@ -292,6 +293,7 @@ class BrokerConnection:
         if self._held >= HELD_MAX or self._held_bytes >= HELD_BYTES_MAX:
             self._roomy.clear()
             self.counters.pauses += 1
+            self._paused = client
             client.pause_reading()
         self._arrived.set()
 
@@ -342,9 +344,9 @@ class BrokerConnection:
                 self._log.error("messages were not stored and not acknowledged", count=len(batch), problem=str(error))
             else:
                 for held in batch:
-                    # Not to another connection than it came by: numbers are given anew there.
-                    if held.qos and held.client is self._client:
-                        held.client.acknowledge(held.mid)
+                    # Not to another connection than it came by: numbers are given anew there. That one may still be on its way to
+                    # being `self._client`: messages come before `connect` has returned.
+                    if held.qos and held.client.acknowledge(held.mid):
                         self.counters.acknowledged += 1
             self._held -= len(batch)
             self._held_bytes -= sum(len(held.message.payload) for held in batch)
@@ -352,5 +354,5 @@ class BrokerConnection:
             if is_roomy and not self._roomy.is_set():
                 self._roomy.set()
                 self._begin_to_catch_up()
-                if self._client is not None:
-                    self._client.resume_reading()
+                if self._paused is not None:
+                    self._paused.resume_reading()

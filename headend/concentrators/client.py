@@ -33,12 +33,12 @@ __all__ = ["MqttClient", "MqttError", "NotSent", "ReasonCode", "why"]
 CONNECT_TIMEOUT_S = 3.0  # of TCP and TLS; "back within 5 s of the broker's return" has to hold for one try that hangs
 ANSWER_TIMEOUT_S = 5.0  # of the broker, to a connect, subscribe or publish
 PACKETS_AT_ONCE = 32  # read in one turn of the loop, so that a flood does not starve what else runs
-UNDER_WAY_MAX = (
-    100  # published and not yet acknowledged; so many short messages fit into what a socket takes without waiting
-)
+# Published and not yet acknowledged. So many short messages fit into what a socket takes without waiting.
+UNDER_WAY_MAX = 100
 REFUSED_FROM = 128  # reason codes: what is not a success
 NO_SUBSCRIBERS = 16
 THROWN_AWAY = "the broker did not take a message in time; what was left of it is thrown away"
+UNREAD = "too much waits for the store, so what the broker says is not read in time: also whether it has the message"
 HUNG_UP = "the broker hung up before it accepted us; is this port for mqtt://, or for TLS (mqtts://)?"
 
 
@@ -83,6 +83,7 @@ class MqttClient(Client):
         self._take = take
         self._taken = 0
         self._is_paused = False
+        self._pauses_over = 0
         self._attached: Any = None  # the socket that the loop watches
         self._thread_id = threading.get_ident()
         self._answers: dict[int, asyncio.Future[ReasonCode]] = {}
@@ -156,7 +157,9 @@ class MqttClient(Client):
         """Publish once, and wait for the broker's acknowledgement. Raises NotSent, and MqttError when it is not known whether it has
         left; what of it has not, never will.
 
-        It leaves in the same step of the loop when there is `room`, as there is if one has just waited for it.
+        It leaves in the same step of the loop when there is `room`, as there is if one has just waited for it. A broker that is
+        silent for too long is no good, and its connection ends; not one that was not read meanwhile. Of a caller that is cancelled
+        the message is timed all the same.
         """
         await self.room()
         properties = None
@@ -170,30 +173,45 @@ class MqttClient(Client):
         self._answers[info.mid] = answer
         if qos:
             self._under_way.add(info.mid)
+        pauses_over = self._pauses_over
+        has_left = False
         try:
             self._write()
-            if not self._client.want_write():
+            has_left = not self._client.want_write()
+            if has_left:
                 await asyncio.wait(
                     (answer, self._disconnected), timeout=self._answer_timeout_s, return_when=asyncio.FIRST_COMPLETED
                 )
+        except asyncio.CancelledError:
+            self._loop.call_later(self._answer_timeout_s, self._end_waiting, info.mid, pauses_over)
+            raise
         finally:
             self._answers.pop(info.mid, None)
-        if not answer.done():
+        if answer.done():
+            return answer.result()
+        if not has_left:
             self._throw_away()
-            raise MqttError(await self.wait_lost())
-        return answer.result()
+        else:
+            self._end_waiting(info.mid, pauses_over)
+        raise MqttError(await self.wait_lost() if self._disconnected.done() else UNREAD)
 
     async def room(self) -> None:
-        """Until a message that is published next leaves at once: the broker allows one more to be under way. Raises NotSent."""
+        """Until a message that is published next leaves at once: the broker allows one more to be under way. Raises NotSent.
+
+        Every message that is under way is acknowledged, given up or thrown away within the time for its answer, so this ends.
+        """
         while not self._disconnected.done() and len(self._under_way) >= self._under_way_max:
             self._freed.clear()
             await self._freed.wait()
         if self._disconnected.done():
             raise NotSent(await self.wait_lost())
 
-    def acknowledge(self, mid: int) -> None:
-        """Only for a message that this client handed over. Nothing happens when the connection is gone."""
+    def acknowledge(self, mid: int) -> bool:
+        """Only for a message that this client handed over. False when the connection is gone: nothing happens then."""
+        if self._attached is None:
+            return False
         self._client.ack(mid, 1)
+        return True
 
     def pause_reading(self) -> None:
         """Keep the socket unread until `resume_reading`. The broker waits, or gives us up after a while and keeps our session."""
@@ -202,6 +220,8 @@ class MqttClient(Client):
             self._loop.remove_reader(self._attached.fileno())
 
     def resume_reading(self) -> None:
+        if self._is_paused:
+            self._pauses_over += 1
         self._is_paused = False
         if self._attached is not None:
             self._loop.add_reader(self._attached.fileno(), self._read)
@@ -314,6 +334,18 @@ class MqttClient(Client):
                 future.set_exception(lost)
                 break
         self._freed.set()
+
+    def _end_waiting(self, mid: int, pauses_over: int) -> None:
+        """What has left whole and should be acknowledged by now. pauses_over: how many there had been when it left."""
+        if mid not in self._under_way or self._disconnected.done():
+            return
+        if self._is_paused or self._pauses_over != pauses_over:
+            # It may well be acknowledged, and lie in a socket that is not read. No new connection would come before the pause is
+            # over, and what is urgent has to get through meanwhile.
+            self._under_way.discard(mid)
+            self._freed.set()
+        else:
+            self._throw_away()
 
     def _throw_away(self) -> None:
         """End the connection, also for what the operating system has still to send: it must not leave later."""

@@ -49,7 +49,8 @@ class _Pending(Struct):
 
 class ConcentratorCommands:
     """One concentrator's. publish: gives the message to the broker, see `BrokerConnection.publish`. room: returns when the next message
-    that is given to it leaves at once; asked before the last look, so that nothing has to wait behind it.
+    that is given to it leaves at once. Asked before `on_sending`, whose word soon is too old to be sent on, and again before the last
+    look, so that nothing has to wait behind it.
     """
 
     def __init__(
@@ -134,6 +135,12 @@ class ConcentratorCommands:
         pending = _Pending(command, asyncio.get_running_loop().create_future())
         self._pending[identity] = pending
         try:
+            self._look_last(command, until)
+            try:
+                await self._room()
+            except Exception:
+                self.counters.not_sent += 1
+                raise
             self._look_last(command, until)
             message = self._encoded(command)
             try:

@@ -197,3 +197,4 @@ def test_what_is_on_a_server_is_said_and_the_other_is_backed_up(
     taken = told["accounts"] if is_store else told
     assert Path(taken["path"]).is_file()
     assert ("path" in told, "accounts" in told) == (not is_store, is_store)
+    assert told["left_out"] == ["store" if is_store else "accounts"]

@@ -38,6 +38,7 @@ def test_a_backup_at_work_is_restored_and_no_consumer_is_misled(tmp_path: Path) 
         client = head_end.wait_ready()
         until_behind(client, 20)
         taken = run("backup", config, tmp_path / "backup")
+        assert taken["left_out"] == []
         last = taken["last_sequence"]
         assert last >= 40
         before = until_behind(client, last)  # what a consumer has that is ahead of the backup

@@ -49,6 +49,24 @@ async def test_an_entry_that_cannot_be_used_keeps_none_of_the_others_out(tmp_pat
     assert forecasts.problem == ""
 
 
+async def test_an_entry_of_the_wrong_shape_keeps_none_of_the_others_out(tmp_path: Path) -> None:
+    file = tmp_path / "weather.json"
+    forecasts = Forecasts(file=file, execute=inline)
+    short = an_entry("short")
+    del short["reaches"]
+    entries = [an_entry("north"), short, an_entry("misspelt") | {"lowest": 1}, 7, an_entry("south")]
+    file.write_text(json.dumps(entries))
+    await forecasts.look()
+    assert forecasts.told.keys() == {"north", "south"}
+    for words in ("entry 2: ", "`reaches`", "entry 3: ", "`lowest`", "entry 4: Expected `object`, got `int`"):
+        assert words in forecasts.problem
+    # A list keeps its good entries also beside bytes that are no text.
+    file.write_bytes(json.dumps([an_entry("A"), an_entry("east")]).encode().replace(b'"A"', b'"\xff"'))
+    await forecasts.look()
+    assert forecasts.told.keys() == {"north", "south", "east"}
+    assert "entry 1: " in forecasts.problem
+
+
 async def test_a_file_that_is_no_forecast_at_all_changes_nothing(tmp_path: Path) -> None:
     file = tmp_path / "weather.json"
     forecasts = Forecasts(file=file, execute=inline)

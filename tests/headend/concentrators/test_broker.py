@@ -1,12 +1,14 @@
 """A real broker: what is acknowledged when, what comes back after a crash, and what is said when it does not let us in."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from aiomqtt import Client, ProtocolVersion, Will
@@ -315,6 +317,72 @@ async def test_a_connection_that_is_started_again_while_reading_was_paused_conne
         await asyncio.gather(running, return_exceptions=True)
         await asyncio.sleep(0)
         assert not [task for task in asyncio.all_tasks() - before if not task.done()]
+
+
+class SlowThreads(ThreadPoolExecutor):
+    """As on a machine that has much to do: that they have connected is known when `goes_on` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.goes_on = threading.Event()
+
+    def submit(self, work: Callable[..., T], /, *arguments: Any, **named: Any) -> "Future[T]":
+        def slowly() -> T:
+            done = work(*arguments, **named)
+            if not isinstance(work, partial):  # as `to_thread` gives what makes the settings of TLS
+                self.goes_on.wait(20)
+            return done
+
+        return super().submit(slowly)
+
+
+@asynccontextmanager
+async def hasty_broker(first: bytes) -> AsyncIterator[tuple[str, bytearray]]:
+    """It has kept our session, and sends `first` together with its CONNACK. Its URL, and what it was sent after CONNECT."""
+    sent = bytearray()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(bytes.fromhex("20 03 01 00 00") + first)
+        while chunk := await reader.read(1000):
+            sent.extend(chunk)
+            if (at := chunk.find(b"\x82")) >= 0:
+                writer.write(b"\x90\x04" + chunk[at + 2 : at + 4] + b"\x00\x01")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}", sent
+    server.close()
+
+
+async def test_what_comes_before_the_connection_is_ready_is_acknowledged_and_read_to_its_end() -> None:
+    threads, is_paused, taken = SlowThreads(), asyncio.Event(), list[Incoming]()
+    asyncio.get_running_loop().set_default_executor(threads)
+
+    async def take(messages: Sequence[Incoming]) -> None:
+        await is_paused.wait()
+        taken.extend(messages)
+
+    one_of_qos_1 = bytes.fromhex("32 08 00 01 74 00 07 00 68 69")
+    one_of_qos_0 = bytes.fromhex("30 06 00 01 74 00 68 69")
+    async with hasty_broker(one_of_qos_1 + 2500 * one_of_qos_0) as (url, sent):
+        connection = BrokerConnection(
+            broker_settings(url), topics=["t"], commands=[], clock=SystemClock(), secret=str, take=take
+        )
+        running = asyncio.create_task(connection.run())
+        try:
+            await eventually(lambda: connection.counters.pauses, 10)
+            is_paused.set()
+            await eventually(lambda: connection.counters.acknowledged == 1, 10)
+            await eventually(lambda: len(taken) == 2501, 10)
+            assert not connection.is_up
+            threads.goes_on.set()
+            await asyncio.wait_for(connection.wait_up(), 10)
+            assert bytes.fromhex("40 02 00 07") in sent
+        finally:
+            threads.goes_on.set()
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
 
 
 def _has_paused(connection: BrokerConnection, times: int) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 
@@ -11,6 +12,7 @@ from headend.concentrators.client import UNDER_WAY_MAX, MqttClient, MqttError, N
 from tests.headend.concentrators.support import broker_settings, eventually
 
 CONNACK = bytes.fromhex("20 03 00 00 00")
+ONE_AT_A_TIME = bytes.fromhex("20 06 00 00 03 21 00 01")
 PUBLISH, PUBACK = 3, 0x40
 MANY_BYTES = 32 * 1024 * 1024  # more than two sockets keep between them
 
@@ -162,3 +164,90 @@ async def test_what_the_broker_does_not_take_never_reaches_it_later() -> None:
         assert broker.published == []
         assert broker.bytes < MANY_BYTES
         await ended_for_good(client, broker, "thrown away")
+
+
+async def is_there(client: MqttClient) -> bool:
+    waiting = asyncio.create_task(client.wait_lost())
+    await asyncio.wait((waiting,), timeout=0.1)
+    waiting.cancel()
+    return not waiting.done()
+
+
+def has_published(broker: HandBroker, count: int) -> bool:
+    return len(broker.published) == count
+
+
+@pytest.mark.parametrize("connack", [CONNACK, ONE_AT_A_TIME], ids=["no limit", "one"])
+async def test_a_connection_that_is_not_read_lives_on_and_takes_the_next_message(connack: bytes) -> None:
+    async with talking(connack=connack, answer_timeout_s=0.3) as (client, broker):
+        client.pause_reading()
+        for count in (1, 2):
+            sending = asyncio.create_task(client.send("t", b"close", qos=1, expiry_s=10))
+            await eventually(partial(has_published, broker, count), 5)
+            broker.acknowledge(broker.published[-1])
+            with pytest.raises(MqttError, match="is not read in time") as unknown:
+                await asyncio.wait_for(sending, 5)
+            assert not isinstance(unknown.value, NotSent), "the broker has it"
+        assert await is_there(client)
+        client.resume_reading()
+        sending = asyncio.create_task(client.send("t", b"close", qos=1, expiry_s=10))
+        await eventually(lambda: len(broker.published) == 3, 5)
+        broker.acknowledge(broker.published[-1])
+        assert not (await asyncio.wait_for(sending, 5)).is_failure
+
+
+async def test_a_broker_that_was_read_only_part_of_the_time_is_not_blamed_and_the_next_time_it_is() -> None:
+    async with talking(answer_timeout_s=0.4) as (client, _):
+        client.pause_reading()
+        sending = asyncio.create_task(client.send("t", b"close", qos=1, expiry_s=10))
+        await asyncio.sleep(0.2)
+        client.resume_reading()
+        with pytest.raises(MqttError, match="is not read in time"):
+            await asyncio.wait_for(sending, 5)
+        assert await is_there(client)
+        with pytest.raises(MqttError, match="thrown away"):
+            await asyncio.wait_for(client.send("t", b"close", qos=1, expiry_s=10), 5)
+
+
+async def test_half_a_message_is_thrown_away_although_nothing_is_read() -> None:
+    async with talking() as (client, broker):
+        client.pause_reading()
+        broker.reads.clear()
+        await asyncio.sleep(0.05)
+        with pytest.raises(MqttError, match="thrown away"):
+            await asyncio.wait_for(client.send("t", bytes(MANY_BYTES), qos=1, expiry_s=10), 5)
+
+
+async def left_alone(client: MqttClient, broker: HandBroker) -> None:
+    """A message has left, and its sender is cancelled."""
+    [sending] = publishing(client, 1)
+    await eventually(lambda: len(broker.published) == 1, 5)
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
+    assert sending.cancelled()
+
+
+async def test_a_message_whose_sender_was_cancelled_is_timed_all_the_same() -> None:
+    async with talking(connack=ONE_AT_A_TIME, answer_timeout_s=0.3) as (client, broker):
+        await left_alone(client, broker)
+        with pytest.raises(NotSent, match="thrown away"):
+            await asyncio.wait_for(client.room(), 5)
+        await asyncio.wait_for(broker.ended.wait(), 5)
+        assert len(broker.published) == 1
+
+
+async def test_a_message_whose_sender_was_cancelled_and_that_is_acknowledged_ends_nothing() -> None:
+    async with talking(connack=ONE_AT_A_TIME, answer_timeout_s=0.2) as (client, broker):
+        await left_alone(client, broker)
+        broker.acknowledge(broker.published[0])
+        await asyncio.wait_for(client.room(), 5)
+        await asyncio.sleep(0.3)
+        assert await is_there(client)
+
+
+async def test_a_message_whose_sender_was_cancelled_gives_its_place_up_while_nothing_is_read() -> None:
+    async with talking(connack=ONE_AT_A_TIME, answer_timeout_s=0.2) as (client, broker):
+        client.pause_reading()
+        await left_alone(client, broker)
+        await asyncio.wait_for(client.room(), 5)
+        assert await is_there(client)

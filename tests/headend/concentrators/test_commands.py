@@ -237,27 +237,52 @@ def test_a_command_that_nobody_waits_for_any_more_leaves_no_answer_for_the_next_
     with_far_end(story, script, "concentrator/tasmota_sml")
 
 
-def test_room_is_waited_for_before_the_last_look_and_not_behind_it() -> None:
+def test_room_is_waited_for_before_anything_is_written_and_before_the_last_look_and_not_behind_it() -> None:
     async def story(far_end: FarEnd, clock: VirtualClock) -> None:
         steps: list[str] = []
+        began, full_until = clock.monotonic(), clock.monotonic() + 3.0
+
+        def step(name: str) -> None:
+            steps.append(f"{name} {clock.monotonic() - began:g}")
 
         async def on_sending(message: Outgoing) -> None:
-            steps.append("sending")
+            step("sending")
 
         async def room() -> None:
-            await asyncio.sleep(3)
-            steps.append("room")
+            await asyncio.sleep(max(0.0, full_until - clock.monotonic()))
+            step("room")
 
         async def publish(message: Outgoing) -> None:
-            steps.append("published")
+            step("published")
             await far_end.publish(message)
 
         head_end = ConcentratorCommands("C1", far_end.contract, publish=publish, clock=clock, room=room)
         far_end.head_end = head_end
-        await head_end.send(a_command(clock), on_sending=on_sending, look=lambda: steps.append("look"))
-        assert steps == ["sending", "room", "look", "published"]
+        await head_end.send(a_command(clock), on_sending=on_sending, look=lambda: step("look"))
+        assert steps == ["room 3", "sending 3", "room 3", "look 3", "published 3"]
+        [message] = far_end.published
+        assert message.expiry_s == 12, "what is left of fifteen seconds"
 
     with_far_end(story, done_at_once)
+
+
+def test_a_command_whose_time_passes_while_there_is_no_room_is_not_written_down_as_sent() -> None:
+    async def story(far_end: FarEnd, clock: VirtualClock) -> None:
+        written: list[Outgoing] = []
+
+        async def on_sending(message: Outgoing) -> None:
+            written.append(message)
+
+        async def room() -> None:
+            await asyncio.sleep(20)
+
+        head_end = ConcentratorCommands("C1", far_end.contract, publish=far_end.publish, clock=clock, room=room)
+        with pytest.raises(CommandExpired):
+            await head_end.send(a_command(clock, ttl_s=15), on_sending=on_sending)
+        assert written == far_end.published == []
+        assert head_end.counters.not_sent == 1
+
+    with_far_end(story, silent)
 
 
 def test_what_a_family_cannot_say_is_refused_before_anything_leaves() -> None:
