@@ -1,8 +1,6 @@
 """Money that a person books while an order is under way, and credits that nobody can be told of."""
 
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -14,13 +12,6 @@ from tests.headend.prepayment.supply_world import Crash
 
 B, N = "A0002", "M0002"
 MINUTE = timedelta(minutes=1)
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[OfficeWorld]:
-    found = OfficeWorld(tmp_path)
-    yield found
-    found.aclose()
 
 
 @pytest.fixture

@@ -1,10 +1,6 @@
 """Figures: what grows for ever is not counted every minute, what somebody waits for is."""
 
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
-
-import pytest
 
 from headend.prepayment.database import put_rows
 from headend.prepayment.figures import COUNT_EVERY, Figures, figures_of
@@ -13,13 +9,6 @@ from headend.prepayment.tables import feed_cursor
 from tests.headend.prepayment.office_world import A, OfficeWorld
 
 MINUTE = timedelta(minutes=1)
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[OfficeWorld]:
-    found = OfficeWorld(tmp_path)
-    yield found
-    found.aclose()
 
 
 def figures(world: OfficeWorld, before: Figures | None = None) -> Figures:

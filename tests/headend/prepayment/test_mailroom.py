@@ -25,13 +25,6 @@ from tests.headend.prepayment.office_world import DAY, HOUR, PLAN, A, OfficeWorl
 MINUTE = timedelta(minutes=1)
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[OfficeWorld]:
-    found = OfficeWorld(tmp_path)
-    yield found
-    found.aclose()
-
-
 def without_mailroom(world: OfficeWorld, length: timedelta) -> None:
     every = world.duties
     world.duties = [duty for duty in every if duty.name != "mailroom"]

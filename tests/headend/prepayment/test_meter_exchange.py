@@ -1,8 +1,6 @@
 """Meters that change hands while a supply is off, or about to be: whose supply is asked about, told of, and switched."""
 
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,13 +13,6 @@ from tests.headend.prepayment.office_world import DAY, HOUR, PLAN, A, M, OfficeW
 
 B, N = "A0002", "M0002"
 MINUTE = timedelta(minutes=1)
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[OfficeWorld]:
-    found = OfficeWorld(tmp_path)
-    yield found
-    found.aclose()
 
 
 def run_out(world: OfficeWorld) -> None:

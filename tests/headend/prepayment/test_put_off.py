@@ -29,13 +29,6 @@ def site(tmp_path: Path) -> Iterator[Site]:
     site.database.dispose()
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[OfficeWorld]:
-    world = OfficeWorld(tmp_path)
-    yield world
-    world.aclose()
-
-
 def spoil(place: Site | OfficeWorld, table: Table, column: str, *where: object) -> bytes:
     """Garbage in place of what one row has there; gives what it was."""
     with place.database.writing("spoiling") as connection:
