@@ -154,7 +154,7 @@ class Year:
                 self.checker.check_day()
                 self.feed.forget_a_day()
             else:
-                if at == TURNS[1]:
+                if at == TURNS[1] and not is_last:
                     self.happenings.happen()
                 self.checker.reckon()
                 self._turn()
