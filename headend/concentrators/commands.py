@@ -134,35 +134,29 @@ class ConcentratorCommands:
             )
         pending = _Pending(command, asyncio.get_running_loop().create_future())
         self._pending[identity] = pending
+        may_have_left = False
         try:
             self._look_last(command, until)
-            try:
-                await self._room()
-            except Exception:
-                self.counters.not_sent += 1
-                raise
+            await self._room()
             self._look_last(command, until)
             message = self._encoded(command)
-            try:
-                if on_sending is not None:
-                    await on_sending(message)
-                await self._room()
-                if look is not None:
-                    look()
-            except Exception:
-                self.counters.not_sent += 1
-                raise
+            if on_sending is not None:
+                await on_sending(message)
+            await self._room()
+            if look is not None:
+                look()
             self._look_last(command, until)
-            try:
-                await self._hand_over(message, command)
-                self.counters.sent += 1
-                return await self._answer(pending, until)
-            except asyncio.CancelledError:
+            may_have_left = True
+            await self._hand_over(message, command)
+            self.counters.sent += 1
+            return await self._answer(pending, until)
+        except asyncio.CancelledError:
+            if may_have_left:
                 self._give_up(command)
-                raise
-            except Exception:
-                self.counters.not_sent += 1
-                raise
+            raise
+        except Exception:
+            self.counters.not_sent += 1
+            raise
         finally:
             del self._pending[identity]
 
@@ -182,7 +176,6 @@ class ConcentratorCommands:
         try:
             return self.contract.encode_command(self._concentrator, command, now=self._clock.now())
         except EncodeError as error:
-            self.counters.not_sent += 1
             raise CommandNotOffered(f"concentrator {self._concentrator}: {error}") from error
 
     def _look_last(self, command: Command, until: float) -> None:
@@ -191,7 +184,6 @@ class ConcentratorCommands:
             self._clock.monotonic() - until,
         )
         if late_s >= 0:
-            self.counters.not_sent += 1
             raise CommandExpired(self._concentrator, command.id, late_s)
 
     async def _answer(self, pending: _Pending, until: float) -> CommandAnswer:
