@@ -13,8 +13,8 @@ from pathlib import Path
 from msgspec import Struct
 
 from headend.database.engine import prepared_file
-from headend.prepayment.database import open_database
-from headend.prepayment.fences import ALL_ACCOUNTS
+from headend.prepayment.books.fences import ALL_ACCOUNTS
+from headend.prepayment.storage.database import open_database
 from headend.store.backup import BackupTaken, Show, back_up, replace_by
 
 __all__ = ["AccountsRestored", "back_up_accounts", "restore_accounts"]

@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator, Mapping
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from headend.prepayment.engine import NoticeState, State
-from headend.prepayment.figures import Figures
 from headend.prepayment.model import AccountState
-from headend.prepayment.service import DutyState
+from headend.prepayment.notices.notice import NoticeState
+from headend.prepayment.office.service import DutyState
+from headend.prepayment.supply.engine import State
+from headend.prepayment.views.figures import Figures
 
 __all__ = ["PrepaidCollector"]
 

@@ -13,17 +13,17 @@ from headend import prepayment
 from headend.config import Config
 from headend.config_prepayment import ChannelSettings
 from headend.errors import ConfigError, HeadendError
-from headend.prepayment import autopay
-from headend.prepayment.bank_http import HttpBank
-from headend.prepayment.messengers import AppriseMessenger, FileMessenger, HttpMessenger
-from headend.prepayment.notice_plan import NoticePlan, load_plan
-from headend.prepayment.notice_texts import NoticeTexts, load_texts
-from headend.prepayment.notices import Channel
-from headend.prepayment.office import Settings
-from headend.prepayment.points_file import PointsRule, load_points_rule
+from headend.prepayment.books import autopay
+from headend.prepayment.books.points_file import PointsRule, load_points_rule
+from headend.prepayment.notices.notices import Channel
+from headend.prepayment.notices.plan import NoticePlan, load_plan
+from headend.prepayment.notices.texts import NoticeTexts, load_texts
+from headend.prepayment.office.office import Settings
+from headend.prepayment.outside.bank_http import HttpBank
+from headend.prepayment.outside.messengers import AppriseMessenger, FileMessenger, HttpMessenger
 from headend.prepayment.ports import Bank, Messenger
-from headend.prepayment.tariff import Tariff
-from headend.prepayment.tariff_file import load_tariffs
+from headend.prepayment.tariffs.tariff import Tariff
+from headend.prepayment.tariffs.tariff_file import load_tariffs
 from headend.secrets import BadSecret, SecretStore, is_reference
 from headend.switching import policy_of
 

@@ -29,17 +29,17 @@ from headend.database.engine import writing
 from headend.pages.routes import page_routes
 from headend.prepaid_metrics import PrepaidCollector
 from headend.prepaid_settings import PERSON, bank_of, channels_of, settings_of
-from headend.prepayment.calling import Asked, CallOverLoop, NoAnswer
-from headend.prepayment.database import open_database
+from headend.prepayment.days import LocalDays
 from headend.prepayment.errors import SwitchboardUnavailable
-from headend.prepayment.feed_http import HttpFeed
-from headend.prepayment.figures import Figures, figures_of
-from headend.prepayment.heard import LocalDays
-from headend.prepayment.mailroom import MAIL_THREADS
-from headend.prepayment.office import Office, Outside
-from headend.prepayment.outbox_http import HttpOutbox
-from headend.prepayment.service import Duty, PrepaymentService
-from headend.prepayment.switchboard_http import HttpSwitchboard
+from headend.prepayment.notices.mailroom import MAIL_THREADS
+from headend.prepayment.office.office import Office, Outside
+from headend.prepayment.office.service import Duty, PrepaymentService
+from headend.prepayment.outside.calling import Asked, CallOverLoop, NoAnswer
+from headend.prepayment.outside.feed_http import HttpFeed
+from headend.prepayment.outside.outbox_http import HttpOutbox
+from headend.prepayment.outside.switchboard_http import HttpSwitchboard
+from headend.prepayment.storage.database import open_database
+from headend.prepayment.views.figures import Figures, figures_of
 from headend.store.governor_protections import set_person
 from headend.store.store import Store
 from headend.store.tokens import INSIDE_PREFIX, Role, Tokens

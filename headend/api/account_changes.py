@@ -33,8 +33,8 @@ from headend.api.account_shapes import (
 from headend.api.deps import ApiDeps
 from headend.api.prepaid import Prepaid
 from headend.api.problems import Problem
-from headend.prepayment.account_card import AccountCard
 from headend.prepayment.model import Posted
+from headend.prepayment.views.account_card import AccountCard
 from headend.store.tokens import Role, Tokens
 
 __all__ = ["account_changes"]

@@ -40,8 +40,8 @@ from headend.api.usage_shapes import (
     landlord_shape,
     statement_shape,
 )
-from headend.prepayment.office import DAILY_DAYS_MAX
-from headend.prepayment.office_input import LISTED_MAX
+from headend.prepayment.office.input import LISTED_MAX
+from headend.prepayment.office.office import DAILY_DAYS_MAX
 
 __all__ = ["account_routes"]
 

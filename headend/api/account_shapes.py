@@ -12,14 +12,13 @@ from msgspec import Meta, Struct
 from headend.api.shaping import shaped
 from headend.api.usage_shapes import UnsettledShape, unsettled_shapes
 from headend.feed.envelope import plain
-from headend.prepayment.account_card import AccountCard, SupplyLook
-from headend.prepayment.account_changes import Change
-from headend.prepayment.account_rows import AccountRow as FoundAccount
-from headend.prepayment.enrolment import Enrolment
-from headend.prepayment.model import Contact, Premises
-from headend.prepayment.move_out import MoveOut
-from headend.prepayment.payments import AMOUNT_MAX
-from headend.prepayment.standing import Standing
+from headend.prepayment.accounts.changes import Change
+from headend.prepayment.accounts.enrolment import Enrolment
+from headend.prepayment.model import AMOUNT_MAX, Contact, Premises
+from headend.prepayment.settlement.move_out import MoveOut
+from headend.prepayment.views.account_card import AccountCard, SupplyLook
+from headend.prepayment.views.account_rows import AccountRow as FoundAccount
+from headend.prepayment.views.standing import Standing
 
 __all__ = [
     "PRINTABLE",

@@ -36,7 +36,7 @@ from headend.api.payment_shapes import (
 from headend.api.prepaid import Prepaid
 from headend.api.problems import Problem, problem
 from headend.api.shaping import shaped
-from headend.prepayment.payments import receipt_of
+from headend.prepayment.books.payments import receipt_of
 
 __all__ = ["payment_routes"]
 

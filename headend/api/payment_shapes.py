@@ -11,13 +11,13 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from headend.api.account_shapes import PRINTABLE, Id, Text
 from headend.api.shaping import shaped
 from headend.feed.envelope import iso_utc
-from headend.prepayment.autopay import CHANNEL, OWN_RECEIPT
+from headend.prepayment.books.autopay import CHANNEL, OWN_RECEIPT
+from headend.prepayment.books.fences import FencedPayment
+from headend.prepayment.books.payments import receipt_of
+from headend.prepayment.books.points import Award
+from headend.prepayment.books.reconciliation import Reconciliation
 from headend.prepayment.errors import BadPayment
-from headend.prepayment.fences import FencedPayment
-from headend.prepayment.model import Payment
-from headend.prepayment.payments import AMOUNT_MAX, CHANNELS, receipt_of
-from headend.prepayment.points import Award
-from headend.prepayment.reconciliation import Reconciliation
+from headend.prepayment.model import AMOUNT_MAX, CHANNELS, Payment
 
 __all__ = [
     "AccountPaymentShape",

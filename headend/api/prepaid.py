@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import ParamSpec, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
-from headend.prepayment.office import Office
+from headend.prepayment.office.office import Office
 
 __all__ = ["Prepaid"]
 

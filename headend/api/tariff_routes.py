@@ -13,9 +13,9 @@ from headend.api.account_access import OFFICE, OWN
 from headend.api.parameters import refuse_unknown
 from headend.api.prepaid import Prepaid
 from headend.api.problems import problem
-from headend.prepayment.office_input import check_language
-from headend.prepayment.tariff_file import check_tariff
-from headend.prepayment.tariff_words import explain
+from headend.prepayment.office.input import check_language
+from headend.prepayment.tariffs.tariff_file import check_tariff
+from headend.prepayment.tariffs.words import explain
 
 __all__ = ["CheckedTariff", "checked_tariff", "tariff_routes"]
 

@@ -10,12 +10,12 @@ from msgspec import Struct
 
 from headend.api.shaping import shaped
 from headend.feed.envelope import plain
-from headend.prepayment.daily import Comparison, DayUse, MonthUse
 from headend.prepayment.model import Entry
-from headend.prepayment.settlement import UnsettledDay
-from headend.prepayment.standing import LandlordRow
-from headend.prepayment.statement_data import StatementData
-from headend.prepayment.tariff import Line
+from headend.prepayment.settlement.daily import Comparison, DayUse, MonthUse
+from headend.prepayment.settlement.settlement import UnsettledDay
+from headend.prepayment.tariffs.tariff import Line
+from headend.prepayment.views.standing import LandlordRow
+from headend.prepayment.views.statement_data import StatementData
 
 __all__ = [
     "ComparisonShape",

@@ -54,8 +54,10 @@ def check_command(
     json: Json = False,
 ) -> None:
     """Whether a file is a tariff, and what it says in words. Needs no head-end. Exit code 0: it is; 2: it has problems."""
-    from headend.prepayment.tariff_file import check_tariff  # here: the other commands should not wait for it to load
-    from headend.prepayment.tariff_words import explain
+    from headend.prepayment.tariffs.tariff_file import (
+        check_tariff,  # here: the other commands should not wait for it to load
+    )
+    from headend.prepayment.tariffs.words import explain
 
     if language not in ("en", "zh"):
         fail(f"--language is {language!r}; expected en or zh")

@@ -22,9 +22,9 @@ from headend.pages.paper import redirect
 from headend.pages.statement_routes import statement_html, statement_paper
 from headend.pages.supply_words import effect_of_payment, supply_words
 from headend.pages.words import Words
-from headend.prepayment.account_card import AccountCard
 from headend.prepayment.errors import BadPayment, KeyReused, SwitchboardUnavailable
 from headend.prepayment.model import Payment, PaymentState
+from headend.prepayment.views.account_card import AccountCard
 
 __all__ = ["counter_routes"]
 

@@ -7,12 +7,12 @@ from msgspec import Struct
 
 from headend.pages.supply_words import SupplyWords, supply_words
 from headend.pages.words import Words
-from headend.prepayment.account_card import AccountCard
-from headend.prepayment.account_rows import AccountRow
+from headend.prepayment.books.points import Award
 from headend.prepayment.model import Payment, PaymentState
-from headend.prepayment.notices import Letter
-from headend.prepayment.office import Office
-from headend.prepayment.points import Award
+from headend.prepayment.notices.notices import Letter
+from headend.prepayment.office.office import Office
+from headend.prepayment.views.account_card import AccountCard
+from headend.prepayment.views.account_rows import AccountRow
 
 __all__ = ["COUNTER", "AccountFacts", "Found", "Takings", "account_facts", "find", "payment_of", "takings"]
 

@@ -9,15 +9,15 @@ from msgspec import Struct
 from headend.pages.paid_rows import PaidRow, paid_rows
 from headend.pages.supply_words import SupplyWords, supply_words
 from headend.pages.words import Words, language_of
-from headend.prepayment.account_card import AccountCard
-from headend.prepayment.autopay import Debit
-from headend.prepayment.daily import Comparison, DayUse, MonthUse
+from headend.prepayment.books.autopay import Debit
+from headend.prepayment.books.points import Award
 from headend.prepayment.errors import UnknownTariff
 from headend.prepayment.model import Payment
-from headend.prepayment.notices import Letter
-from headend.prepayment.office import Office
-from headend.prepayment.points import Award
-from headend.prepayment.standing import LandlordRow
+from headend.prepayment.notices.notices import Letter
+from headend.prepayment.office.office import Office
+from headend.prepayment.settlement.daily import Comparison, DayUse, MonthUse
+from headend.prepayment.views.account_card import AccountCard
+from headend.prepayment.views.standing import LandlordRow
 
 __all__ = ["Bar", "CustomerFacts", "CustomerView", "UseRow", "Uses", "customer_view", "gather", "uses_of"]
 

@@ -9,8 +9,9 @@ from urllib.parse import parse_qsl
 from litestar import Request
 from msgspec import Struct
 
+from headend.prepayment.books.payments import receipt_of
+from headend.prepayment.model import AMOUNT_MAX
 from headend.prepayment.money import MINOR_DIGITS, exact_minor
-from headend.prepayment.payments import AMOUNT_MAX, receipt_of
 
 __all__ = ["BadForm", "Mistake", "Said", "amount_minor", "masked", "read_form", "receipt_number"]
 

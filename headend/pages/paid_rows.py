@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from headend.pages.words import Words
+from headend.prepayment.books.points import Award
 from headend.prepayment.model import Payment
-from headend.prepayment.points import Award
 
 __all__ = ["PaidRow", "paid_rows"]
 

@@ -17,7 +17,7 @@ from headend.pages.paper import HEADERS, own_style_headers, render
 from headend.pages.statement_pdf import statement_pdf
 from headend.pages.statement_view import Sheet, sheet_of
 from headend.pages.words import LANGUAGES, Words, language_of, load_words
-from headend.prepayment.office import Office
+from headend.prepayment.office.office import Office
 
 __all__ = ["statement_html", "statement_paper", "statement_routes"]
 

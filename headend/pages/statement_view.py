@@ -8,9 +8,9 @@ from msgspec import Struct
 from headend.feed.envelope import plain
 from headend.pages.words import Words
 from headend.prepayment.model import Cause
-from headend.prepayment.standing import CHARGES, PAID
-from headend.prepayment.statement_data import StatementData, StatementEntry
-from headend.prepayment.tariff import Line
+from headend.prepayment.tariffs.tariff import Line
+from headend.prepayment.views.standing import CHARGES, PAID
+from headend.prepayment.views.statement_data import StatementData, StatementEntry
 
 __all__ = ["Sheet", "Table", "sheet_of"]
 

@@ -7,11 +7,11 @@ from datetime import datetime
 from msgspec import Struct
 
 from headend.pages.words import Words
-from headend.prepayment.account_card import AccountCard
-from headend.prepayment.account_rows import AccountRow
-from headend.prepayment.engine import State
 from headend.prepayment.model import AccountState
-from headend.prepayment.notices import Letter
+from headend.prepayment.notices.notices import Letter
+from headend.prepayment.supply.engine import State
+from headend.prepayment.views.account_card import AccountCard
+from headend.prepayment.views.account_rows import AccountRow
 
 __all__ = ["Mood", "SupplyWords", "effect_of_payment", "supply_words"]
 

@@ -6,6 +6,8 @@ from datetime import date, datetime
 from msgspec import Struct
 
 __all__ = [
+    "AMOUNT_MAX",
+    "CHANNELS",
     "Account",
     "AccountState",
     "Cause",
@@ -21,6 +23,9 @@ __all__ = [
     "Tenancy",
     "customer_book",
 ]
+
+CHANNELS = ("app", "bank", "counter", "collection-point", "agent", "bank-debit")
+AMOUNT_MAX = 10**12  # minor units; a slip of the keyboard is not booked
 
 
 class Cause(enum.Enum):

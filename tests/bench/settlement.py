@@ -17,16 +17,15 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, insert
 
-from headend.prepayment.books import check_books
-from headend.prepayment.database import Database, open_database
-from headend.prepayment.heard import LocalDays
-from headend.prepayment.intake import PAGE, Intake
-from headend.prepayment.rows import day_number
-from headend.prepayment.settlement import Settlement
-from headend.prepayment.tables import account_meters, accounts, customers, premises
+from headend.prepayment.books.books import check_books
+from headend.prepayment.days import LocalDays, day_number
+from headend.prepayment.settlement.settlement import Settlement
+from headend.prepayment.storage.database import Database, open_database
+from headend.prepayment.storage.tables import account_meters, accounts, customers, premises
+from headend.prepayment.usage.intake import PAGE, Intake
 from tests.bench.far_end import REPOSITORY
 from tests.bench.figures import Figure, Goal, spread
-from tests.headend.prepayment.tariffs import STEPPED_TOU
+from tests.headend.prepayment.example_tariffs import STEPPED_TOU
 
 __all__ = ["measure_settlement"]
 

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 from headend.clock import Clock
 from headend.intervals.guard import Guard, GuardedMeter
 from headend.model import Event, Quality, Read
-from headend.prepayment.database import open_database
+from headend.prepayment.storage.database import open_database
 from headend.ratios import Ratios
 from headend.store import Store, migrate
 from protocols.values import Unit

@@ -207,7 +207,7 @@ def test_check_says_what_nobody_would_notice_until_it_matters(load: Callable[[st
 
 
 def test_hours_of_another_zone_than_the_days_are_told(load: Callable[[str], Config], tmp_path: Path) -> None:
-    plan = Path(__file__).parents[2] / "headend" / "prepayment" / "plans" / "cn-residential.toml"
+    plan = Path(__file__).parents[2] / "headend" / "prepayment" / "notices" / "plans" / "cn-residential.toml"
     (tmp_path / "plan.toml").write_text(plan.read_text("utf-8").replace("Asia/Shanghai", "Europe/Berlin"), "utf-8")
     told = prepayment_problems(load(f'[prepayment]\nenabled = true\n{SALT}plan = "plan.toml"\n'))
     assert any("its hours are those of Europe/Berlin, and days are settled in Asia/Shanghai" in one for one in told)

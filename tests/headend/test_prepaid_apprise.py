@@ -5,7 +5,7 @@ import json
 import pytest
 
 from headend.errors import ConfigError
-from headend.prepayment.messengers import AppriseMessenger
+from headend.prepayment.outside.messengers import AppriseMessenger
 from headend.prepayment.ports import Message
 from tests.servers import Answer, http_endpoint
 

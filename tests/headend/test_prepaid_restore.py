@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 from headend.cli.main import app
 from headend.errors import ConfigError, StoreInUse
 from headend.prepaid_backup import back_up_accounts, restore_accounts
-from headend.prepayment.database import Database, open_database
+from headend.prepayment.books.fences import fence_of, next_fence
+from headend.prepayment.days import LocalDays
 from headend.prepayment.errors import FeedBroken
-from headend.prepayment.fences import fence_of, next_fence
-from headend.prepayment.heard import LocalDays
-from headend.prepayment.intake import Intake
+from headend.prepayment.storage.database import Database, open_database
+from headend.prepayment.usage.intake import Intake
 from headend.store.backup import back_up, restore
 from headend.store.lock import sole_owner
 from headend.store.store import Store, open_store

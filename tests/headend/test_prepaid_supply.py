@@ -28,16 +28,16 @@ from headend.feed import account_event
 from headend.feed.schemas import EVENT_TYPES, schema_of
 from headend.prepaid_settings import PERSON
 from headend.prepaid_supply import PAYING_MAX, InsideCaller, PrepaidSupply
-from headend.prepayment import engine
-from headend.prepayment.account_events import ACCOUNT_TYPE
-from headend.prepayment.calling import Asked, CallOverLoop, NoAnswer
-from headend.prepayment.enrolment import Enrolment
+from headend.prepayment.accounts.enrolment import Enrolment
+from headend.prepayment.accounts.events import ACCOUNT_TYPE
 from headend.prepayment.errors import FeedBroken, FeedUnavailable, OutboxUnavailable
-from headend.prepayment.feed_http import HttpFeed
 from headend.prepayment.model import PaymentState, Premises
-from headend.prepayment.outbox_http import HttpOutbox
+from headend.prepayment.outside.calling import Asked, CallOverLoop, NoAnswer
+from headend.prepayment.outside.feed_http import HttpFeed
+from headend.prepayment.outside.outbox_http import HttpOutbox
+from headend.prepayment.outside.switchboard_http import HttpSwitchboard
 from headend.prepayment.ports import OpenProof, OrderState, ProvenNotice
-from headend.prepayment.switchboard_http import HttpSwitchboard
+from headend.prepayment.supply import engine
 from headend.store.store import Store, open_store
 from headend.store.tokens import Role, Tokens
 from headend.store.writer import inline

@@ -12,11 +12,11 @@ import pytest
 from msgspec.structs import replace
 
 from headend.errors import ConfigError
-from headend.prepayment.enrolment import Enrolment
+from headend.prepayment.accounts.enrolment import Enrolment
 from headend.prepayment.errors import AccountClosed
 from headend.prepayment.model import PaymentState, Premises
-from headend.prepayment.notice_plan import load_plan
-from headend.prepayment.tariff_file import TARIFFS, load_tariffs
+from headend.prepayment.notices.plan import load_plan
+from headend.prepayment.tariffs.tariff_file import TARIFFS, load_tariffs
 from tests.headend.support import dump
 from tests.scenarios.prepaid_year.quick import quick_plan
 from tests.scenarios.prepaid_year.shop import Shop

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from headend.prepayment.engine import NoticeState
 from headend.prepayment.model import Cause
+from headend.prepayment.notices.notice import NoticeState
 from tests.scenarios.plain_words import Scene, Steps, read_scenes
 from tests.scenarios.prepaid_year.shop import Shop
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from headend.prepayment.database import Database
-from headend.prepayment.supply_flags import flags_of
+from headend.prepayment.storage.database import Database
+from headend.prepayment.trouble.flags import flags_of
 from tests.scenarios.prepaid_year.checker import table_of
 from tests.scenarios.prepaid_year.meters import DAY, midnight
 from tests.scenarios.prepaid_year.world import FIRST, Year

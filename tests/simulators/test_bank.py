@@ -15,7 +15,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from headend.prepayment.bank_http import HttpBank
+from headend.prepayment.outside.bank_http import HttpBank
 from headend.prepayment.ports import Debited, DebitOutcome
 from simulators.bank import BadBankFile, Bank, BankFaults, DebitOrder, read_bank_file
 from simulators.cli import app

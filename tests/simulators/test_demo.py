@@ -13,7 +13,7 @@ from headend.commands.policy_file import load_policy
 from headend.config import load_config
 from headend.keys import make_key_files
 from headend.ledger.signing import make_keys
-from headend.prepayment.notice_plan import load_plan
+from headend.prepayment.notices.plan import load_plan
 from simulators.demo_home import ADDRESS, CONTRACT, METER, Home, Pace, config_of, write_rules
 from simulators.demo_parts import DemoFailed, Part, config_text
 from simulators.demo_story import Narrator, Story

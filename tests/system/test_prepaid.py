@@ -13,7 +13,7 @@ import pytest
 
 from tests.system.processes import BIN, HeadEndProcess, config_text, create_token, eventually, pull, simulated_lines
 
-PLAN = Path(__file__).parents[2] / "headend" / "prepayment" / "plans" / "cn-residential.toml"
+PLAN = Path(__file__).parents[2] / "headend" / "prepayment" / "notices" / "plans" / "cn-residential.toml"
 PREPAYMENT = """
 [prepayment]
 enabled = true

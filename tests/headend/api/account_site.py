@@ -20,19 +20,19 @@ from headend.api.deps import Health, LineStatus, MeterStatus
 from headend.api.payment_routes import payment_routes
 from headend.api.tariff_routes import tariff_routes
 from headend.feed.live import FeedSignal
-from headend.prepayment.database import Database, open_database
-from headend.prepayment.heard import LocalDays
-from headend.prepayment.notice_texts import load_texts
-from headend.prepayment.notices import Channel
-from headend.prepayment.office import Office, Outside, Settings
-from headend.prepayment.points_file import PointsRule, Tier
+from headend.prepayment.books.points_file import PointsRule, Tier
+from headend.prepayment.days import LocalDays
+from headend.prepayment.notices.notices import Channel
+from headend.prepayment.notices.texts import load_texts
+from headend.prepayment.office.office import Office, Outside, Settings
+from headend.prepayment.storage.database import Database, open_database
 from headend.store.tokens import Tokens
 from headend.store.writer import Writer, inline
+from tests.headend.prepayment.books.test_autopay import BankBook
+from tests.headend.prepayment.example_tariffs import FLAT, STEPPED_YEAR
 from tests.headend.prepayment.fleet import ListFeed, interval
 from tests.headend.prepayment.office_world import Outbox
 from tests.headend.prepayment.supply_world import PLAN, Mail, Switch, Town, TownClock
-from tests.headend.prepayment.tariffs import FLAT, STEPPED_YEAR
-from tests.headend.prepayment.test_autopay import BankBook
 from tests.headend.support import new_store, with_account_tables
 
 __all__ = ["METERS", "SPRING", "TODAY", "AccountSite", "enrolled", "site_of"]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from headend.api.problems import EXCEPTION_HANDLERS
 from headend.errors import HeadendError
-from headend.prepayment.books import check_books
+from headend.prepayment.books.books import check_books
 from headend.prepayment.errors import SwitchedOff
 from tests.headend.api.account_site import SPRING, TODAY, AccountSite, site_of
 from tests.headend.api.test_accounts_api import DAY, assert_problem

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from headend.prepayment.tariff_file import TARIFFS
+from headend.prepayment.tariffs.tariff_file import TARIFFS
 from tests.headend.api.account_site import site_of
 from tests.headend.api.test_accounts_api import assert_problem
 

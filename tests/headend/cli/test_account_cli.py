@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from headend.cli.account import _minor
 from headend.cli.main import app
-from headend.prepayment.tariff_file import TARIFFS
+from headend.prepayment.tariffs.tariff_file import TARIFFS
 from tests.headend.api.account_site import SPRING, TODAY, AccountSite, site_of
 from tests.headend.prepayment.fleet import interval
 

@@ -6,8 +6,8 @@ import pytest
 
 from headend.pages.paid_rows import paid_rows
 from headend.pages.words import load_words
+from headend.prepayment.books.points import Award
 from headend.prepayment.model import Payment
-from headend.prepayment.points import Award
 from tests.headend.prepayment.fleet import SHANGHAI
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)

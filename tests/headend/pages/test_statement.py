@@ -13,9 +13,9 @@ from headend.pages.statement_pdf import statement_pdf
 from headend.pages.statement_view import sheet_of
 from headend.pages.words import load_words
 from headend.prepayment.model import Cause
-from headend.prepayment.settlement import UnsettledDay
-from headend.prepayment.statement_data import StatementData
-from headend.prepayment.tariff import Line
+from headend.prepayment.settlement.settlement import UnsettledDay
+from headend.prepayment.tariffs.tariff import Line
+from headend.prepayment.views.statement_data import StatementData
 from tests.headend.pages.paper_browser import read, sign_in
 from tests.headend.pages.village import Site, Village
 from tests.headend.prepayment.fleet import SHANGHAI

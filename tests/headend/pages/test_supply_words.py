@@ -8,10 +8,10 @@ from msgspec.structs import replace
 
 from headend.pages.supply_words import Mood, effect_of_payment, supply_words
 from headend.pages.words import load_words
-from headend.prepayment.account_card import AccountCard
-from headend.prepayment.engine import State
 from headend.prepayment.model import AccountState
-from headend.prepayment.notices import Letter
+from headend.prepayment.notices.notices import Letter
+from headend.prepayment.supply.engine import State
+from headend.prepayment.views.account_card import AccountCard
 from tests.headend.pages.village import Village
 from tests.headend.prepayment.fleet import SHANGHAI
 

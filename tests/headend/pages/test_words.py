@@ -9,15 +9,14 @@ import pytest
 
 from headend.pages import words as words_module
 from headend.pages.words import LANGUAGES, fields_of, language_of, load_words
-from headend.prepayment import supply_flags
-from headend.prepayment.autopay import Debit
-from headend.prepayment.engine import NoticeState
-from headend.prepayment.model import Cause, PaymentState
-from headend.prepayment.payments import CHANNELS
+from headend.prepayment.books.autopay import Debit
+from headend.prepayment.model import CHANNELS, Cause, PaymentState
+from headend.prepayment.notices.notice import NoticeState
+from headend.prepayment.trouble import kinds
 from tests.headend.prepayment.fleet import SHANGHAI
 
 _PAGES = Path(words_module.__file__).parent
-_NAMED = [getattr(supply_flags, name) for name in supply_flags.__all__ if name.isupper()]
+_NAMED = [getattr(kinds, name) for name in kinds.__all__]
 _FLAGS = {kind for kind in _NAMED if isinstance(kind, str)}
 
 

@@ -34,24 +34,24 @@ from headend.clock import Clock
 from headend.database.engine import connect
 from headend.feed.live import FeedSignal
 from headend.pages.routes import page_routes
-from headend.prepayment.database import Database
-from headend.prepayment.enrolment import Enrolment
-from headend.prepayment.heard import LocalDays
+from headend.prepayment.accounts.enrolment import Enrolment
+from headend.prepayment.books.points_file import PointsRule, Tier
+from headend.prepayment.days import LocalDays
 from headend.prepayment.model import Payment, Premises
-from headend.prepayment.notice_plan import load_plan
-from headend.prepayment.notice_texts import load_texts
-from headend.prepayment.notices import Channel
-from headend.prepayment.office import Office, Outside, Settings
-from headend.prepayment.points_file import PointsRule, Tier
+from headend.prepayment.notices.notices import Channel
+from headend.prepayment.notices.plan import load_plan
+from headend.prepayment.notices.texts import load_texts
+from headend.prepayment.office.office import Office, Outside, Settings
 from headend.prepayment.ports import Debited, DebitOutcome
-from headend.prepayment.tables import metadata
+from headend.prepayment.storage.database import Database
+from headend.prepayment.storage.tables import metadata
 from headend.store import Tokens, Writer
 from headend.store.writer import inline
 from tests.headend.api.test_api import Provider
+from tests.headend.prepayment.example_tariffs import FLAT, STEPPED_MONTH, TOU
 from tests.headend.prepayment.fleet import SHANGHAI, ListFeed, interval
 from tests.headend.prepayment.office_world import Outbox
 from tests.headend.prepayment.supply_world import Mail, Switch, Town, forget_the_disk
-from tests.headend.prepayment.tariffs import FLAT, STEPPED_MONTH, TOU
 from tests.headend.support import new_store
 
 __all__ = ["MORNING", "TODAY", "Site", "Village", "serving", "site_fixture", "village_fixture", "village_of"]

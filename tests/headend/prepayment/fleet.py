@@ -12,11 +12,11 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, insert, select
 
-from headend.prepayment.books import entries_of
-from headend.prepayment.database import Database
-from headend.prepayment.rows import day_number
-from headend.prepayment.tables import account_meters, accounts, customers, premises
-from headend.prepayment.tariff import Band, Tariff
+from headend.prepayment.books.books import entries_of
+from headend.prepayment.days import day_number
+from headend.prepayment.storage.database import Database
+from headend.prepayment.storage.tables import account_meters, accounts, customers, premises
+from headend.prepayment.tariffs.tariff import Band, Tariff
 
 __all__ = ["SHANGHAI", "ListFeed", "at", "booked", "enrol", "interval", "oracle"]
 

@@ -10,22 +10,22 @@ from msgspec.structs import replace
 from sqlalchemy import event
 
 from headend.database.engine import connect
-from headend.prepayment.books import balance_of, check_books
-from headend.prepayment.enrolment import Enrolment
-from headend.prepayment.heard import LocalDays
+from headend.prepayment.accounts.enrolment import Enrolment
+from headend.prepayment.books.books import balance_of, check_books
+from headend.prepayment.books.points_file import PointsRule
+from headend.prepayment.days import LocalDays
 from headend.prepayment.model import Payment, Premises
-from headend.prepayment.notice_plan import NoticePlan, load_plan, parse_plan
-from headend.prepayment.notice_texts import load_texts
-from headend.prepayment.notices import Channel
-from headend.prepayment.office import Office, Outside, Settings
-from headend.prepayment.points_file import PointsRule
+from headend.prepayment.notices.notices import Channel
+from headend.prepayment.notices.plan import NoticePlan, load_plan, parse_plan
+from headend.prepayment.notices.texts import load_texts
+from headend.prepayment.office.office import Office, Outside, Settings
+from headend.prepayment.office.service import Duty
 from headend.prepayment.ports import Bank
-from headend.prepayment.service import Duty
-from headend.prepayment.supply_store import load
-from headend.prepayment.tables import metadata
+from headend.prepayment.storage.tables import metadata
+from headend.prepayment.supply.store import load
+from tests.headend.prepayment.example_tariffs import FLAT, STEPPED_TOU, TOU
 from tests.headend.prepayment.fleet import SHANGHAI, ListFeed, interval
 from tests.headend.prepayment.supply_world import Mail, MortalDatabase, Switch, Town, TownClock, forget_the_disk
-from tests.headend.prepayment.tariffs import FLAT, STEPPED_TOU, TOU
 
 __all__ = ["DAY", "HOUR", "PLAN", "TRIAL", "A", "M", "OfficeWorld", "Outbox"]
 

@@ -18,24 +18,24 @@ from msgspec import Struct
 from sqlalchemy import Connection, Engine, event
 
 from headend.database.engine import connect
-from headend.prepayment.accounts import all_accounts, contact_of
-from headend.prepayment.books import balance_of, post
-from headend.prepayment.database import Database
-from headend.prepayment.enrolment import Enrolment, confirm, enrol
+from headend.prepayment.accounts.accounts import all_accounts, contact_of
+from headend.prepayment.accounts.enrolment import Enrolment, confirm, enrol
+from headend.prepayment.books.books import balance_of, post
+from headend.prepayment.days import LocalDays
 from headend.prepayment.errors import SwitchboardUnavailable
-from headend.prepayment.heard import LocalDays
-from headend.prepayment.mailroom import Mailroom
 from headend.prepayment.model import Account, Cause, Entry, Payment, Premises, customer_book
-from headend.prepayment.notice_plan import NoticePlan, load_plan
-from headend.prepayment.notice_texts import load_texts
-from headend.prepayment.notices import Channel
+from headend.prepayment.notices.mailroom import Mailroom
+from headend.prepayment.notices.notices import Channel
+from headend.prepayment.notices.plan import NoticePlan, load_plan
+from headend.prepayment.notices.texts import load_texts
+from headend.prepayment.office.till import Till
 from headend.prepayment.ports import Delivery, Message, OpenProof, OrderState, ProvenNotice, Supply
-from headend.prepayment.supply_desk import SupplyDesk
-from headend.prepayment.supply_facts import Standing
-from headend.prepayment.supply_store import touch
-from headend.prepayment.supply_tables import episodes
-from headend.prepayment.tables import metadata
-from headend.prepayment.till import Till
+from headend.prepayment.storage.database import Database
+from headend.prepayment.storage.supply_tables import episodes
+from headend.prepayment.storage.tables import metadata
+from headend.prepayment.supply.desk import SupplyDesk
+from headend.prepayment.supply.facts import Standing
+from headend.prepayment.supply.store import touch
 
 __all__ = [
     "Crash",

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from headend.database.engine import connect
 from headend.prepayment.model import Cause, Entry, customer_book
-from headend.prepayment.tables import metadata
+from headend.prepayment.storage.tables import metadata
 
 __all__ = ["DAY", "NOON", "an_entry", "database"]
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, text
 
-from headend.prepayment.books import check_books
-from headend.prepayment.database import Database
+from headend.prepayment.books.books import check_books
 from headend.prepayment.ports import Message
+from headend.prepayment.storage.database import Database
 from tests.scenarios.prepaid_year.household import Household
 from tests.scenarios.prepaid_year.known import known_use, sure_before
 from tests.scenarios.prepaid_year.meters import DAY, ZONE

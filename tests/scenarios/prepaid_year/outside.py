@@ -15,7 +15,6 @@ from msgspec import Struct
 from sqlalchemy import Connection, Engine, event, text
 
 from headend.database.engine import connect
-from headend.prepayment.database import Database
 from headend.prepayment.errors import SwitchboardUnavailable
 from headend.prepayment.ports import (
     Debited,
@@ -27,7 +26,8 @@ from headend.prepayment.ports import (
     ProvenNotice,
     Supply,
 )
-from headend.prepayment.tables import metadata
+from headend.prepayment.storage.database import Database
+from headend.prepayment.storage.tables import metadata
 from tests.headend.prepayment.supply_world import Crash, Given, forget_the_disk
 from tests.scenarios.prepaid_year.meters import YearFeed
 

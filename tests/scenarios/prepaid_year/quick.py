@@ -3,7 +3,7 @@
 from datetime import date, timedelta
 from pathlib import Path
 
-from headend.prepayment.notice_plan import NoticePlan, parse_plan
+from headend.prepayment.notices.plan import NoticePlan, parse_plan
 from tests.scenarios.prepaid_year.shop import Shop
 
 __all__ = ["QUICK", "STATES", "Shelf", "quick_plan"]

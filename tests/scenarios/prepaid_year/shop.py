@@ -12,20 +12,20 @@ from functools import cache
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from headend.prepayment.books import check_books
-from headend.prepayment.database import Database
-from headend.prepayment.enrolment import Enrolment
+from headend.prepayment.accounts.enrolment import Enrolment
+from headend.prepayment.books.books import check_books
+from headend.prepayment.books.points_file import RULES, PointsRule, load_points_rule
+from headend.prepayment.days import LocalDays
 from headend.prepayment.errors import SwitchboardUnavailable
-from headend.prepayment.heard import LocalDays
 from headend.prepayment.model import Payment, Premises
-from headend.prepayment.notice_plan import NoticePlan, load_plan
-from headend.prepayment.notice_texts import NoticeTexts, load_texts
-from headend.prepayment.notices import Channel
-from headend.prepayment.office import Office, Outside, Settings
-from headend.prepayment.points_file import RULES, PointsRule, load_points_rule
-from headend.prepayment.service import Duty
-from headend.prepayment.tariff import Tariff
-from headend.prepayment.tariff_file import TARIFFS, load_tariffs
+from headend.prepayment.notices.notices import Channel
+from headend.prepayment.notices.plan import NoticePlan, load_plan
+from headend.prepayment.notices.texts import NoticeTexts, load_texts
+from headend.prepayment.office.office import Office, Outside, Settings
+from headend.prepayment.office.service import Duty
+from headend.prepayment.storage.database import Database
+from headend.prepayment.tariffs.tariff import Tariff
+from headend.prepayment.tariffs.tariff_file import TARIFFS, load_tariffs
 from tests.scenarios.prepaid_year.meters import ZONE, YearFeed
 from tests.scenarios.prepaid_year.outside import (
     BankDesk,

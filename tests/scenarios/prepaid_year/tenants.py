@@ -3,7 +3,7 @@
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
-from headend.prepayment.enrolment import Enrolment
+from headend.prepayment.accounts.enrolment import Enrolment
 from headend.prepayment.model import Premises
 from tests.scenarios.prepaid_year.household import HABITS, Household, use_of
 from tests.scenarios.prepaid_year.known import Measure

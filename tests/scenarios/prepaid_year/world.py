@@ -11,16 +11,16 @@ from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 
-from headend.prepayment.autopay import Limits
+from headend.prepayment.books.autopay import Limits
+from headend.prepayment.books.points_file import RULES, load_points_rule
+from headend.prepayment.days import LocalDays
 from headend.prepayment.errors import SwitchboardUnavailable
-from headend.prepayment.heard import LocalDays
-from headend.prepayment.notice_plan import load_plan
-from headend.prepayment.notice_texts import load_texts
-from headend.prepayment.notices import Channel
-from headend.prepayment.office import Office, Outside, Settings
-from headend.prepayment.points_file import RULES, load_points_rule
-from headend.prepayment.service import Duty
-from headend.prepayment.tariff_file import TARIFFS, load_tariffs
+from headend.prepayment.notices.notices import Channel
+from headend.prepayment.notices.plan import load_plan
+from headend.prepayment.notices.texts import load_texts
+from headend.prepayment.office.office import Office, Outside, Settings
+from headend.prepayment.office.service import Duty
+from headend.prepayment.tariffs.tariff_file import TARIFFS, load_tariffs
 from tests.scenarios.prepaid_year.checker import Checker
 from tests.scenarios.prepaid_year.happenings import Happenings
 from tests.scenarios.prepaid_year.household import Household
@@ -230,3 +230,6 @@ class Year:
                 self.purses.pay(household, int(-household.truth()) + 20_000, delay=timedelta(0))
         self._day(is_last=True)
         self._day(is_last=True)
+        self.checker.reckon()  # what was told since the last turn is charged, too
+        self._turn()
+        self.checker.check_turn()

@@ -1,0 +1,1 @@
+"""Who has an account, since when, and what was changed of it."""

@@ -1,0 +1,1 @@
+"""Money: the books, and everything that books something: payments, debits, corrections, points."""

@@ -1,1 +1,0 @@
-"""Schema history. Run by `headend.prepayment.database`, never by hand; a released revision is never edited."""

@@ -1,0 +1,1 @@
+"""The door to prepaid supply, and what it does by itself."""

@@ -1,0 +1,1 @@
+"""What prepaid supply reaches outside of itself: feed, switch, bank and messengers."""

@@ -1,0 +1,1 @@
+"""The database of prepaid supply: its tables, and how they came about."""

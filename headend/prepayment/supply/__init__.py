@@ -1,0 +1,1 @@
+"""Disconnection and reconnection: what happens to an account whose balance runs out."""

@@ -1,0 +1,1 @@
+"""What meters counted, as the feed told it, put together into local days."""

@@ -1,0 +1,1 @@
+"""How accounts stand, as people look at them."""
