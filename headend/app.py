@@ -16,6 +16,9 @@ import structlog
 
 from headend.api.deps import Health, LineStatus
 from headend.api.deps import MeterStatus as ApiMeterStatus
+from headend.assembly.guarding import guard_of
+from headend.assembly.switchgear import Switchgear
+from headend.assembly.upstream import Threads, Upstream
 from headend.budgets import loads_of
 from headend.clock import Clock
 from headend.concentrators.meters import ConcentratorMeters
@@ -29,7 +32,6 @@ from headend.drivers.reading import Question
 from headend.drivers.transport import Connect
 from headend.errors import UnknownMeter
 from headend.feed.live import FeedSignal
-from headend.guarding import guard_of
 from headend.model import MeterClock, MeterRecord
 from headend.on_demand import OnDemandRead, answered, unanswered
 from headend.quantities import load_contract, plan_questions, plannable, question_of, resolve
@@ -44,13 +46,11 @@ from headend.store.reserve import DiskWatch
 from headend.store.store import Store
 from headend.store.writer import Execute, Writer
 from headend.supervision import Supervisor
-from headend.switchgear import Switchgear
 from headend.synchronised import kernel_synchronised
-from headend.upstream import Threads, Upstream
 from protocols.dlt645.items import ItemSpec
 
 if TYPE_CHECKING:
-    from headend.prepaid_supply import PrepaidSupply
+    from headend.assembly.prepaid_supply import PrepaidSupply
 
 __all__ = ["HeadEnd"]
 

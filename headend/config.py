@@ -20,17 +20,17 @@ from msgspec.structs import replace
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from headend.concentrators.settings import BrokerSettings, ConcentratorSettings
-from headend.config_audit import AuditSettings, AuditTable
-from headend.config_brokers import BrokerTable, ConcentratorTable, brokers_of, concentrators_of
-from headend.config_control import ControlSettings, ControlTable, Customer, customers_of
-from headend.config_listeners import ListenerTable, Place, listeners_of
-from headend.config_meters import connections_of, meters_of
-from headend.config_prepayment import PrepaymentSettings, PrepaymentTable, prepayment_of
-from headend.config_ratios import RatioTable, ratios_of
-from headend.config_reader import Entry, Problem, Reader
-from headend.config_sinks import SinkTable, sinks_of
-from headend.config_store import check_store_url, resolve_store_url
-from headend.config_words import ConfigTable, Name, Secret, Zone
+from headend.configuration.audit import AuditSettings, AuditTable
+from headend.configuration.brokers import BrokerTable, ConcentratorTable, brokers_of, concentrators_of
+from headend.configuration.control import ControlSettings, ControlTable, Customer, customers_of
+from headend.configuration.listeners import ListenerTable, Place, listeners_of
+from headend.configuration.meters import connections_of, meters_of
+from headend.configuration.prepayment import PrepaymentSettings, PrepaymentTable, prepayment_of
+from headend.configuration.ratios import RatioTable, ratios_of
+from headend.configuration.reader import Entry, Problem, Reader
+from headend.configuration.sinks import SinkTable, sinks_of
+from headend.configuration.store import check_store_url, resolve_store_url
+from headend.configuration.words import ConfigTable, Name, Secret, Zone
 from headend.drivers.errors import BadLineUrl
 from headend.drivers.listener_settings import ListenerSettings
 from headend.drivers.protocols import IN_FLIGHT_MAX, timing_of

@@ -20,16 +20,16 @@ from headend.api.metrics import StoreCollector
 from headend.api.schema_routes import asyncapi_document, event_schema, list_schemas, name_quantity
 from headend.api.server import Listening, serve
 from headend.app import HeadEnd
+from headend.assembly.guarding import TruthCollector
+from headend.assembly.upstream import Threads
 from headend.clock import SystemClock
 from headend.config import Config
 from headend.drivers.listener_connect import DialInConnect
-from headend.guarding import TruthCollector
 from headend.observability import ConcentratorCollector, LineCollector, ListenerCollector
 from headend.store.lock import sole_owner
 from headend.store.reserve import disk_of
 from headend.store.store import open_store
 from headend.store.tokens import Tokens
-from headend.upstream import Threads
 
 __all__ = ["run_service"]
 
@@ -63,7 +63,7 @@ async def _serve(
         _expect_callers(config, dial_in, store.adoptions())
         if config.prepayment.enabled:
             # What is not enabled is not in the process at all.
-            from headend.prepaid_supply import PrepaidSupply
+            from headend.assembly.prepaid_supply import PrepaidSupply
 
             prepaid = PrepaidSupply(config, store, tokens, clock=clock)
         head_end = HeadEnd(

@@ -1,4 +1,4 @@
-"""What the HTTP routes and pages of prepaid supply stand on; `headend.prepaid_supply.PrepaidSupply` is one."""
+"""What the HTTP routes and pages of prepaid supply stand on; `headend.assembly.prepaid_supply.PrepaidSupply` is one."""
 
 from collections.abc import Callable
 from typing import ParamSpec, Protocol, TypeVar

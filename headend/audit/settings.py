@@ -5,7 +5,7 @@ from pathlib import Path
 from headend.audit.log import AuditLog
 from headend.audit.witness import WitnessFile
 from headend.clock import Clock
-from headend.config_audit import AuditSettings
+from headend.configuration.audit import AuditSettings
 from headend.errors import ConfigError
 from headend.keys import PublicKey, SigningKey
 from headend.secrets import SecretRefs, SecretStore

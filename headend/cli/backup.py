@@ -47,7 +47,7 @@ def backup_command(
     left_out: list[str] = []
     if loaded.prepayment.enabled:
         # First: what it has taken of the feed is then also in the store's backup.
-        from headend.prepaid_backup import back_up_accounts
+        from headend.assembly.prepaid_backup import back_up_accounts
 
         if is_on_server(loaded.prepayment.store):
             left_out.append("accounts")
@@ -108,7 +108,7 @@ def restore_command(
 
 
 def _restore_accounts(loaded: "Config", backup: Path, json: bool) -> None:
-    from headend.prepaid_backup import restore_accounts
+    from headend.assembly.prepaid_backup import restore_accounts
 
     with _bar("restoring", 1) as show:
         restored = restore_accounts(loaded.prepayment.store, backup, SystemClock().now(), show)

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from headend.cli.output import ExitCode, fail, print_json, print_table, stdout
-from headend.explain import Explanation, NotHex, explain, parse_hex
+from headend.explain.explain import Explanation, NotHex, explain, parse_hex
 
 __all__ = ["register"]
 

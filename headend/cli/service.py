@@ -163,7 +163,7 @@ def check_command(
 
 
 def _key_problems(config: "Config") -> list[str]:
-    from headend.upstream import signing_key_of  # what runs is not loaded for a check that stops earlier
+    from headend.assembly.upstream import signing_key_of  # what runs is not loaded for a check that stops earlier
 
     try:
         signing_key_of(config)
@@ -173,17 +173,17 @@ def _key_problems(config: "Config") -> list[str]:
 
 
 def _control_problems(config: "Config") -> list[str]:
-    from headend.switching_check import control_problems
+    from headend.assembly.switching_check import control_problems
 
     return [f"{config.path}: {problem}" for problem in control_problems(config, SystemClock().now())]
 
 
 def _prepayment_problems(config: "Config") -> list[str]:
-    from headend.config_prepayment import PrepaymentSettings
+    from headend.configuration.prepayment import PrepaymentSettings
 
     if config.prepayment == PrepaymentSettings(store=config.prepayment.store):
         return []  # nothing is named in it, so its room need not be loaded
-    from headend.prepaid_settings import prepayment_problems
+    from headend.assembly.prepaid_settings import prepayment_problems
 
     return [f"{config.path}: {problem}" for problem in prepayment_problems(config)]
 

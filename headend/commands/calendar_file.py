@@ -18,8 +18,8 @@ from typing import Annotated
 from pydantic import Field
 
 from headend.commands.calendar import CalendarYear, Holiday
-from headend.config_reader import Entry, Problem, Reader, read_toml
-from headend.config_words import ConfigTable, Name
+from headend.configuration.reader import Entry, Problem, Reader, read_toml
+from headend.configuration.words import ConfigTable, Name
 
 __all__ = ["CALENDARS", "read_years"]
 

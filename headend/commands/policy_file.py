@@ -29,7 +29,7 @@ from headend.commands.policy_shapes import (
     shape_at,
 )
 from headend.commands.rules import WEEKDAYS, Debt, NoticeStep, OpenTimes, Rules, Season, Span, Weather
-from headend.config_reader import Problem, Reader, Where, explain_errors, read_toml
+from headend.configuration.reader import Problem, Reader, Where, explain_errors, read_toml
 from headend.errors import ConfigError
 from headend.keys import PublicKey, SigningKey
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, Field
 
-from headend.config_words import ConfigTable, Name, Zone
+from headend.configuration.words import ConfigTable, Name, Zone
 
 __all__ = [
     "DebtTable",

@@ -17,7 +17,7 @@ from headend.commands.journal import Journal, Page
 from headend.commands.model import Kind, Order, Refusal
 from headend.commands.roles import NOBODY, Caller
 from headend.commands.rulebook import Rulebook
-from headend.config_control import ControlSettings
+from headend.configuration.control import ControlSettings
 from headend.database.engine import reading
 from headend.errors import StoreUnavailable
 from headend.store import governor as ledger

@@ -129,6 +129,10 @@ class OutboxUnavailable(PrepaymentError):
     retryable = True
 
 
+class ChannelsDown(PrepaymentError):
+    """No channel takes messages now; they wait, and nobody is unreachable for it."""
+
+
 class NotSettled(PrepaymentError):
     """Days that must be charged first are not known yet; says which, and why."""
 

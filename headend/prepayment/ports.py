@@ -118,11 +118,13 @@ class Message(Struct, frozen=True, kw_only=True):
 
 
 class Delivery(Struct, frozen=True, kw_only=True):
-    """reference: the proof, "" where it was not delivered. problem: why not."""
+    """reference: the proof, "" where it was not delivered. problem: why not. is_down: the channel takes nobody's messages now, so that
+    this says nothing about the customer."""
 
     reference: str
     delivered: bool
     problem: str = ""
+    is_down: bool = False
 
 
 class Messenger(Protocol):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from headend.config import Config, load_config
+from headend.configuration.toml_places import Places
 from headend.errors import ConfigError
-from headend.toml_places import Places
 
 GOOD = """\
 [headend]

@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from headend.interval_keeping import Intervals
+from headend.assembly.interval_keeping import Intervals
 from headend.intervals.fact_desk import Readings
 from headend.store import Writer
 from headend.store.writer import inline

@@ -21,7 +21,13 @@ from headend.feed.pusher import Pusher, _Work
 from headend.quantities import load_contract, resolve
 
 # What `headend run` loads on its way.
-LOADED = ("headend.serving", "headend.upstream", "headend.ledger.view", "litestar.plugins.pydantic.dto", "pydantic.v1")
+LOADED = (
+    "headend.serving",
+    "headend.assembly.upstream",
+    "headend.ledger.view",
+    "litestar.plugins.pydantic.dto",
+    "pydantic.v1",
+)
 
 
 def serve() -> None:

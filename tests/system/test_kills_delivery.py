@@ -23,17 +23,17 @@ from msgspec import Struct
 from typer.testing import CliRunner
 
 from headend.app import COMMIT_LINGER_S
+from headend.assembly.guarding import guard_of
+from headend.assembly.upstream import Threads, Upstream
 from headend.cli.main import app
 from headend.clock import SystemClock
 from headend.config import load_config
 from headend.feed.live import FeedSignal
-from headend.guarding import guard_of
 from headend.ledger.signing import make_keys
 from headend.ratios import Ratios
 from headend.store import Store
 from headend.store.store import open_store
 from headend.store.writer import Writer, inline
-from headend.upstream import Threads, Upstream
 from tests.brokers import Broker, mosquitto
 from tests.system.lives import Life, Nursery
 from tests.system.mqtt_consumer import MqttConsumer

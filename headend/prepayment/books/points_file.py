@@ -21,8 +21,8 @@ from typing import Annotated
 from msgspec import Struct
 from pydantic import AfterValidator, Field
 
-from headend.config_reader import Problem, Reader, read_toml
-from headend.config_words import ConfigTable, Name
+from headend.configuration.reader import Problem, Reader, read_toml
+from headend.configuration.words import ConfigTable, Name
 from headend.errors import ConfigError
 from headend.prepayment.model import CHANNELS
 from headend.prepayment.money import MINOR_DIGITS, exact_minor

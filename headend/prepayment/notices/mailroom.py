@@ -5,7 +5,8 @@ messenger nobody knows whether it went out: it is sent again, with the same id, 
 
 A message is given up by a try that fails when its time is over, never without one. What was not tried in all its time stayed here
 for reasons of our own, and says nothing about the customer: a warning is dropped then, since its figures are old, and the supply desk
-makes it anew; any other is true still, and is sent.
+makes it anew; any other is true still, and is sent. A channel that is down, and says so, has tried nothing: the next one is asked at
+once, and while none works nothing is claimed but now and then.
 """
 
 import enum
@@ -20,11 +21,11 @@ from sqlalchemy import Connection, or_, select, update
 from headend.clock import Clock
 from headend.prepayment.accounts.accounts import contact_of, set_reachable
 from headend.prepayment.days import epoch_ms
-from headend.prepayment.errors import UnknownAccount
+from headend.prepayment.errors import ChannelsDown, UnknownAccount
 from headend.prepayment.notices.notice import NoticeState
 from headend.prepayment.notices.notices import Channel, Letter, Still, letter_of_row, patience
 from headend.prepayment.notices.plan import NoticePlan
-from headend.prepayment.ports import Message
+from headend.prepayment.ports import Delivery, Message
 from headend.prepayment.storage.database import Database
 from headend.prepayment.storage.supply_tables import messages
 from headend.prepayment.trouble.faults import is_own_fault
@@ -38,6 +39,7 @@ KEPT_FREE = 4  # of the threads, for what cannot wait
 PIECE_S = 0.5  # of a tick with threads
 SLOW_S = 0.25  # no answer for so long: the other duties have their turn, and the answers come meanwhile
 FAR = timedelta(days=3)  # nothing is planned further ahead: the clock was set back
+DOWN = timedelta(seconds=30)  # a channel that does not work is asked again
 LATE = timedelta(hours=1)  # so long after a message's end we were not there, and no receipt could be told to us
 GRACE = timedelta(hours=6)  # for a receipt, from then on
 MAILROOM = "notices"  # as `by` of a contact
@@ -46,7 +48,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Mailroom:
-    """channels: tried in turn, each try on the next one. still: whether an episode's message has its reason yet."""
+    """channels: tried in turn, each try on the next one that works. still: whether an episode's message has its reason yet."""
 
     def __init__(
         self,
@@ -71,17 +73,20 @@ class Mailroom:
         self._clock = clock
         self._senders = senders
         self._under_way: dict[Future[None], str] = {}
+        self._down: dict[str, datetime] = {}  # channels that do not work: when they are asked again
 
     def tick(self, now: datetime, *, limit: int = 100) -> int:
         """Deals with at most `limit` messages, and gives how many there were. With threads it does not wait for slow answers.
 
         One that cannot be looked at is put off, and holds up no other; in the end the first of their problems is raised.
-        Raises StoreError at once, but for a value of one message's that cannot be stored.
+        Raises StoreError at once, but for a value of one message's that cannot be stored; ChannelsDown where no channel works.
         """
         began, dealt = self._clock.monotonic(), 0
         problems: list[Exception] = []
         while dealt < limit:
             problems += self._note_ended()
+            if not any(self._works(channel, now) for channel in self._channels):
+                break
             some = self._next(now, limit - dealt)
             for identity in some:
                 try:
@@ -133,17 +138,21 @@ class Mailroom:
     # -------------------------------------------------------------------------------------------- sending
 
     def _send(self, identity: str, now: datetime) -> None:
-        letter = self._claim(identity, now)
-        if letter is None:
+        found = self._claim(identity, now)
+        if found is None:
             return
         if self._senders is None:
-            self._deliver(letter)
+            self._deliver(*found)
         else:
-            self._under_way[self._senders.submit(self._deliver, letter)] = identity
+            self._under_way[self._senders.submit(self._deliver, *found)] = identity
 
-    def _deliver(self, letter: Letter) -> None:
-        """On any thread."""
-        channel = self._channels[(letter.tries - 1) % len(self._channels)]
+    def _works(self, channel: Channel, now: datetime) -> bool:
+        """Or is to be asked again. Where the clock was set back nobody is waited for."""
+        again = self._down.get(channel.name)
+        return again is None or not now < again <= now + DOWN
+
+    def _deliver(self, before: Letter, letter: Letter) -> None:
+        """On any thread. before: as it was when it was claimed. Raises ChannelsDown."""
         message = Message(
             key=letter.id,
             kind=letter.kind,
@@ -153,8 +162,25 @@ class Mailroom:
             title=letter.title,
             text=letter.text,
         )
-        delivery = channel.messenger.send(message)
-        now = self._clock.now()
+        first = (letter.tries - 1) % len(self._channels)
+        problem = ""
+        for channel in (*self._channels[first:], *self._channels[:first]):
+            if not self._works(channel, self._clock.now()):
+                continue
+            delivery = channel.messenger.send(message)
+            now = self._clock.now()
+            if not delivery.is_down:
+                self._down.pop(channel.name, None)
+                self._note(letter, channel, delivery, now)
+                return
+            self._down[channel.name] = now + DOWN
+            problem = f"{channel.name}: {delivery.problem}"
+            _log.warning("a channel is down", channel=channel.name, problem=delivery.problem)
+        self._not_tried(before, problem or "no channel works", self._clock.now())
+        if problem:
+            raise ChannelsDown(f"no message leaves, because no channel takes any; {problem}")
+
+    def _note(self, letter: Letter, channel: Channel, delivery: Delivery, now: datetime) -> None:
         with self._database.writing("noting a delivery") as connection:
             if delivery.reference and (delivery.delivered or self._plan.proof == "sent"):
                 self._proven(connection, letter, now, channel.name, delivery.reference)
@@ -190,13 +216,24 @@ class Mailroom:
 
     @staticmethod
     def _note_fault(identity: str, problem: Exception) -> None:
-        """Whatever it is: it is of one message, and among those behind it are others' last warnings. Raises it where it is not."""
+        """Of one message, whatever it is: among those behind it are others' last warnings. Raises it where it is everybody's. That
+        channels are down is everybody's, too, and is told when the others' answers are noted."""
         if not is_own_fault(problem):
             raise problem
+        if isinstance(problem, ChannelsDown):
+            return
         _log.error("a message could not be sent", message=identity, exc_info=problem)
 
-    def _claim(self, identity: str, now: datetime) -> Letter | None:
-        """Durable before anything leaves. None when it is not to be sent now."""
+    def _not_tried(self, before: Letter, problem: str, now: datetime) -> None:
+        """A pause later it is claimed as if it had not been."""
+        with self._database.writing("noting that no channel works") as connection:
+            state = NoticeState.WAITING
+            _set(connection, before, state=state, tries=before.tries, give_up_at=before.give_up_at, problem=problem)
+            if before.step and now >= before.give_up_at:
+                self._drop(connection, before, now, "no channel worked when its time was over")
+
+    def _claim(self, identity: str, now: datetime) -> tuple[Letter, Letter] | None:
+        """Durable before anything leaves: as it was, and as it is now. None when it is not to be sent now."""
         with self._database.writing("claiming a message") as connection:
             row = connection.execute(select(messages).where(messages.c.id == identity)).first()
             assert row is not None
@@ -233,7 +270,7 @@ class Mailroom:
                 give_up_at=end,
                 next_try_at=now + pause,
             )
-            return claimed
+            return letter, claimed
 
     def _put_off(self, identity: str, now: datetime) -> None:
         """One that is due still: where its claim stands, the pause that it was claimed with stands too."""

@@ -21,6 +21,7 @@ from headend.prepayment.ports import Delivery, Message
 __all__ = ["AppriseMessenger", "FileMessenger", "HttpMessenger"]
 
 SAID_MAX = 200  # characters of an answer that are told
+_DOWN = {401, 403, 404, 405, 407, 408, 429}  # of 4xx: our token, the address, or too much at once; not the message
 
 
 class _Line(Struct, frozen=True):
@@ -65,7 +66,7 @@ class FileMessenger:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            return Delivery(reference="", delivered=False, problem=f"{self._path}: {error.strerror}")
+            return Delivery(reference="", delivered=False, problem=f"{self._path}: {error.strerror}", is_down=True)
         self._known[message.key] = reference
         return Delivery(reference=reference, delivered=self._counts)
 
@@ -79,7 +80,8 @@ class HttpMessenger:
     """POST of the message as JSON, its key also as `Idempotency-Key`: the endpoint takes the same key once.
 
     2xx with `{"reference": …, "delivered": true}` proves the delivery; with a reference only, the message was taken; without one
-    nothing is proven. client: with the token in its headers. Anything else is tried again.
+    nothing is proven. client: with the token in its headers. Anything else is tried again: 4xx says something about this message;
+    no answer, 5xx, a refused token, 404, 405, 408 and 429 say that the endpoint takes nobody's messages now.
     """
 
     def __init__(self, client: httpx.Client, url: str) -> None:
@@ -94,14 +96,18 @@ class HttpMessenger:
         try:
             answer = self._client.post(self._url, content=msgspec.json.encode(message), headers=headers)
         except httpx.HTTPError as error:
-            return Delivery(reference="", delivered=False, problem=f"no answer: {error or type(error).__name__}")
+            problem = f"no answer: {error or type(error).__name__}"
+            return Delivery(reference="", delivered=False, problem=problem, is_down=True)
         if not answer.is_success:
             said = " ".join(answer.text.split())[:SAID_MAX]
-            return Delivery(reference="", delivered=False, problem=f"it answered {answer.status_code}: {said}")
+            is_down = answer.status_code in _DOWN or not answer.is_client_error
+            problem = f"it answered {answer.status_code}: {said}"
+            return Delivery(reference="", delivered=False, problem=problem, is_down=is_down)
         try:
             receipt = msgspec.json.decode(answer.content or b"{}", type=_Receipt)
         except msgspec.DecodeError as error:
-            return Delivery(reference="", delivered=False, problem=f"its answer proves nothing: {error}")
+            problem = f"its answer proves nothing: {error}"
+            return Delivery(reference="", delivered=False, problem=problem, is_down=True)
         if not receipt.reference:
             return Delivery(
                 reference="", delivered=False, problem="its answer names no reference, so nothing is proven"
@@ -113,6 +119,7 @@ class AppriseMessenger:
     """Through one of the services that Apprise knows. url: with {to} for the phone number, as in "sinch://TOKEN@PLAN/{to}".
 
     Apprise says that a service has taken the message and never that it arrived: where that is to count, the plan has `proof = "sent"`.
+    Nor does it say why a service did not take one: each is a try that failed, also while the service is down.
     Raises ConfigError without the extra `notices`, or for an address that Apprise does not know.
     """
 

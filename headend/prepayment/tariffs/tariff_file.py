@@ -32,8 +32,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from headend.config_reader import Problem, Reader, read_toml
-from headend.config_words import ConfigTable, Name
+from headend.configuration.reader import Problem, Reader, read_toml
+from headend.configuration.words import ConfigTable, Name
 from headend.errors import ConfigError
 from headend.prepayment.money import MINOR_DIGITS, Rounding, exact_minor
 from headend.prepayment.tariffs.tariff import (

@@ -139,7 +139,7 @@ def modules() -> dict[str, Words]:
     return found
 
 
-EXPLAINS = {"explain_items.py", "explain_modbus.py"}  # render frames that others have sent
+EXPLAINS = {"explain/items.py", "explain/modbus.py"}  # render frames that others have sent
 SENDERS = {
     "drivers/dlt645_relay.py": "1CH",
     "drivers/modbus_relay.py": "a relay's coil or register",
@@ -168,7 +168,7 @@ def test_one_module_for_each_protocol_can_say_a_switching_order() -> None:
 def test_only_the_command_room_orders_and_only_the_application_makes_switches() -> None:
     for name, words in modules().items():
         if {"Dlt645Switch", "ModbusSwitch", "ConcentratorSwitch"} & words.names:
-            is_maker = name in SENDERS or name.startswith(("app", "commands/", "switching"))
+            is_maker = name in SENDERS or name.startswith(("app", "commands/", "assembly/switching.py"))
             assert is_maker, f"{name} makes or uses a supply switch"
         if "order" in words.calls:
             assert name.startswith("commands/") or name in SENDERS, f"{name} orders"

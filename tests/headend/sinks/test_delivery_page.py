@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from headend.config_sinks import SinkTable
+from headend.configuration.sinks import SinkTable
 from headend.feed.pusher_status import DeliveryCollector
 from headend.feed.sinks.signature import signed_headers, signing_keys
 from tests.headend.sinks.support import SIGNING_SECRET, a_batch

@@ -142,12 +142,12 @@ def test_a_receipt_that_could_not_be_told_while_we_were_away_has_some_hours_more
 class Desk:
     """A mailroom alone, over the accounts of a world: real threads, and real seconds where somebody waits for them."""
 
-    def __init__(self, world: OfficeWorld, messenger: Messenger, senders: Executor | None = None) -> None:
+    def __init__(self, world: OfficeWorld, *messengers: Messenger, senders: Executor | None = None) -> None:
         self.database = Database(world.engine)
         self.at = world.town.now
         self.mailroom = Mailroom(
             self.database,
-            [Channel("sms", messenger)],
+            [Channel(f"sms{number}", one) for number, one in enumerate(messengers)],
             plan=PLAN,
             still=lambda *_: Still.SEND,
             settled=lambda *_: None,
@@ -224,7 +224,7 @@ def test_statements_that_hang_hold_up_neither_the_duties_nor_what_cannot_wait(
 ) -> None:
     opened(world)
     gateway = Gateway()
-    desk = Desk(world, gateway, senders)
+    desk = Desk(world, gateway, senders=senders)
     desk.post("statement", 40)
     began = time.monotonic()
     desk.mailroom.tick(desk.at)
@@ -252,7 +252,7 @@ def test_a_message_is_claimed_before_it_leaves_and_written_down_on_its_own(
 
     gateway = Gateway(watch)
     gateway.gate.set()
-    desk = Desk(world, gateway, senders)
+    desk = Desk(world, gateway, senders=senders)
     desk.post("statement", 60)
     desk.until("statement", 60)
     assert seen == ["sending"] * 60
@@ -261,7 +261,7 @@ def test_a_message_is_claimed_before_it_leaves_and_written_down_on_its_own(
 def test_what_was_under_way_when_we_died_is_sent_again_under_its_own_key(world: OfficeWorld, senders: Executor) -> None:
     opened(world)
     dead, alive = Gateway(), Gateway()
-    first = Desk(world, dead, senders)
+    first = Desk(world, dead, senders=senders)
     first.post("statement", 3)
     first.mailroom.tick(first.at)
     assert first.states("statement") == ["sending"] * 3
@@ -285,7 +285,7 @@ def test_an_answer_that_could_not_be_written_down_is_told_and_its_message_is_sen
 
     gateway = Gateway(watch)
     gateway.gate.set()
-    desk = Desk(world, gateway, senders)
+    desk = Desk(world, gateway, senders=senders)
     desk.post("statement")
     with pytest.raises(StoreUnavailable):
         desk.until("statement", 1)
@@ -305,7 +305,7 @@ def test_a_message_that_cannot_be_sent_holds_up_no_other_on_threads_either(
 
     gateway = Gateway(watch)
     gateway.gate.set()
-    desk = Desk(world, gateway, senders)
+    desk = Desk(world, gateway, senders=senders)
     desk.post("statement", 2)
     assert desk.mailroom.tick(desk.at, limit=1) == 1
     wait(desk.mailroom._under_way)

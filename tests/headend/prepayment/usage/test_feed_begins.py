@@ -9,8 +9,8 @@ from structlog.testing import capture_logs
 
 from headend.prepayment.errors import FeedPruned
 from headend.store.cursors_retention import Retention
+from tests.headend.assembly.test_prepaid_supply import Here, here
 from tests.headend.support import a_read
-from tests.headend.test_prepaid_supply import Here, here
 
 AT = datetime(2026, 1, 31, 16, 0, tzinfo=UTC)
 

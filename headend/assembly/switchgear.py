@@ -22,6 +22,8 @@ from headend.api.audit_routes import audit_routes
 from headend.api.command_routes import command_routes
 from headend.api.obligation_routes import obligation_routes
 from headend.api.rule_routes import rule_routes
+from headend.assembly.relay_metrics import RelayCollector, RelayFigures
+from headend.assembly.switching import ReachableSwitches, operators_of, policy_of, switches_of
 from headend.audit.keeper import AuditKeeper
 from headend.audit.record import AuditRecord
 from headend.audit.settings import log_of, signing_key_of, witness_of
@@ -47,19 +49,17 @@ from headend.commands.trust import ClockTrust
 from headend.concentrators.meters import ConcentratorMeters
 from headend.concentrators.park import ConcentratorPark
 from headend.config import Config
-from headend.config_control import Customer
+from headend.configuration.control import Customer
 from headend.drivers.line import Line
 from headend.drivers.relay import Switch
 from headend.errors import ConfigError
 from headend.model import Event, MeterClock, MeterRecord
-from headend.relay_metrics import RelayCollector, RelayFigures
 from headend.store import commands_debts as debt_rows
 from headend.store import governor_approvals as approval_rows
 from headend.store.audit import AuditBook, tail
 from headend.store.reserve import DiskWatch
 from headend.store.store import Store
 from headend.store.writer import Execute, Writer
-from headend.switching import ReachableSwitches, operators_of, policy_of, switches_of
 
 __all__ = ["Switchgear"]
 

@@ -6,16 +6,16 @@ from datetime import datetime
 
 from firmware_contracts.concentrator_contract import load_concentrator
 from firmware_contracts.errors import ContractError
+from headend.assembly.switching import operators_of, policy_of, shared_addresses
 from headend.audit.settings import known_keys_of, signing_key_of
 from headend.commands.model import Kind
 from headend.commands.policy import MeterFacts, Policy
 from headend.concentrators.settings import ConcentratorSettings
 from headend.config import Config
-from headend.config_control import Customer
+from headend.configuration.control import Customer
 from headend.errors import ConfigError, HeadendError
 from headend.model import MeterRecord
 from headend.secrets import BadSecret, SecretStore
-from headend.switching import operators_of, policy_of, shared_addresses
 from protocols.concentrator.messages import Op
 
 __all__ = ["control_problems"]

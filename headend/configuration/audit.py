@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Struct
 from pydantic import Field
 
-from headend.config_words import ConfigTable, Secret
+from headend.configuration.words import ConfigTable, Secret
 
 __all__ = ["AuditSettings", "AuditTable"]
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from pydantic import AfterValidator, Field
 
 from headend.commands.governor import Limits
-from headend.config_words import ConfigTable, Secret
+from headend.configuration.words import ConfigTable, Secret
 from headend.model import MeterRecord
 
 __all__ = ["ControlSettings", "ControlTable", "Customer", "LimitsTable", "customers_of"]

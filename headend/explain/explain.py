@@ -6,9 +6,9 @@ password is never spelled out: only the bytes as they were given, and `payload`,
 
 import binascii
 
-from headend.explain_items import item_name, items_of, pieces_of
-from headend.explain_modbus import explain_modbus
-from headend.explanation import ByteMeaning, ExplainedItem, Explanation, Meanings
+from headend.explain.explanation import ByteMeaning, ExplainedItem, Explanation, Meanings
+from headend.explain.items import item_name, items_of, pieces_of
+from headend.explain.modbus import explain_modbus
 from protocols.dlt645.control import (
     ERROR,
     Control,

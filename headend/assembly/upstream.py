@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 
 from headend.api.ledger_routes import ledger_routes
 from headend.api.sink_routes import sink_routes
+from headend.assembly.interval_keeping import Intervals
 from headend.clock import Clock
 from headend.config import Config
 from headend.errors import ConfigError, HeadendError
@@ -16,7 +17,6 @@ from headend.feed.live import FeedSignal
 from headend.feed.pusher_deliveries import Deliveries
 from headend.feed.pusher_retention import RetentionKeeper, RetentionPolicy
 from headend.feed.pusher_status import DeliveryCollector
-from headend.interval_keeping import Intervals
 from headend.intervals.guard import Guard
 from headend.ledger.duties import duties_of
 from headend.ledger.keeper import LedgerKeeper

@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import Struct
 from pydantic import BaseModel, ValidationError
 
-from headend.toml_places import Places
+from headend.configuration.toml_places import Places
 
 __all__ = ["Entry", "Problem", "Reader", "Report", "Where", "dotted", "explain_errors", "names", "read_toml"]
 

@@ -7,8 +7,8 @@ import pytest
 
 from headend.concentrators.settings import BrokerSettings, ConcentratorSettings
 from headend.config import load_config
-from headend.config_brokers import BrokerTable, ConcentratorTable, brokers_of, concentrators_of
-from headend.config_reader import Reader
+from headend.configuration.brokers import BrokerTable, ConcentratorTable, brokers_of, concentrators_of
+from headend.configuration.reader import Reader
 from tests.brokers import make_certificates
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from headend.assembly.prepaid_settings import prepayment_problems, settings_of
 from headend.config import Config, load_config
-from headend.config_prepayment import BankSettings, ChannelSettings, DebitLimits
+from headend.configuration.prepayment import BankSettings, ChannelSettings, DebitLimits
 from headend.errors import ConfigError
-from headend.prepaid_settings import prepayment_problems, settings_of
 
 HEAD = '[headend]\nname = "x"\ntimezone = "Asia/Shanghai"\n'
 SALT = 'identity_salt = "file:salt"\n'
@@ -199,7 +199,7 @@ def test_check_says_what_nobody_would_notice_until_it_matters(load: Callable[[st
     )
     config = load(whole)
     policy = config.path.parent / "policy.toml"
-    builtin = Path(__file__).parents[2] / "headend" / "commands" / "policies" / "cn-residential.toml"
+    builtin = Path(__file__).parents[3] / "headend" / "commands" / "policies" / "cn-residential.toml"
     policy.write_text(builtin.read_text("utf-8"), "utf-8")
     told = prepayment_problems(config)
     assert any('[control.operators] has no code for "prepaid-supply"' in one for one in told)
@@ -207,7 +207,7 @@ def test_check_says_what_nobody_would_notice_until_it_matters(load: Callable[[st
 
 
 def test_hours_of_another_zone_than_the_days_are_told(load: Callable[[str], Config], tmp_path: Path) -> None:
-    plan = Path(__file__).parents[2] / "headend" / "prepayment" / "notices" / "plans" / "cn-residential.toml"
+    plan = Path(__file__).parents[3] / "headend" / "prepayment" / "notices" / "plans" / "cn-residential.toml"
     (tmp_path / "plan.toml").write_text(plan.read_text("utf-8").replace("Asia/Shanghai", "Europe/Berlin"), "utf-8")
     told = prepayment_problems(load(f'[prepayment]\nenabled = true\n{SALT}plan = "plan.toml"\n'))
     assert any("its hours are those of Europe/Berlin, and days are settled in Asia/Shanghai" in one for one in told)

@@ -24,8 +24,8 @@ from firmware_contracts.concentrator_contract import load_concentrator
 from firmware_contracts.errors import ContractError
 from headend.concentrators.errors import BadBrokerUrl
 from headend.concentrators.settings import BrokerSettings, BrokerUrl, ConcentratorSettings
-from headend.config_reader import Entry, Reader, names
-from headend.config_words import ConfigTable, Name, Secret, Zone
+from headend.configuration.reader import Entry, Reader, names
+from headend.configuration.words import ConfigTable, Name, Secret, Zone
 from protocols.errors import ProtocolError
 
 __all__ = ["BrokerTable", "ConcentratorTable", "brokers_of", "concentrators_of"]

@@ -320,7 +320,7 @@ def test_numbers_that_no_computer_holds_are_no_traceback(tmp_path: Path) -> None
 
 def test_the_configuration_of_the_pages_is_good(tmp_path: Path) -> None:
     """The examples of docs/modbus.md, with the plan that they name."""
-    page = Path(__file__).parents[2] / "docs" / "modbus.md"
+    page = Path(__file__).parents[3] / "docs" / "modbus.md"
     blocks = [block.partition("```")[0] for block in page.read_text(encoding="utf-8").split("```toml\n")[1:]]
     path = tmp_path / "headend.toml"
     path.write_text(PLAN.replace('"plan"', '"commercial"') + "\n".join(blocks), encoding="utf-8")

@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, PlainValidator
 
-from headend.config_meters import rows_of
-from headend.config_reader import Entry, Reader, names
+from headend.configuration.meters import rows_of
+from headend.configuration.reader import Entry, Reader, names
 from headend.ratios import RatioFact, parse_ratio
 
 __all__ = ["RatioTable", "ratios_of"]

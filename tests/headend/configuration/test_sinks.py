@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from headend.config_reader import Reader
-from headend.config_sinks import SinkTable, sinks_of
+from headend.configuration.reader import Reader
+from headend.configuration.sinks import SinkTable, sinks_of
 from headend.feed.sinks.settings import FileSettings, MqttSettings, NatsSettings, SinkConfig, WebhookSettings
 from tests.brokers import make_certificates
 

@@ -9,9 +9,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from typer.testing import CliRunner
 
+from headend.assembly.prepaid_backup import back_up_accounts, restore_accounts
 from headend.cli.main import app
 from headend.errors import ConfigError, StoreInUse
-from headend.prepaid_backup import back_up_accounts, restore_accounts
 from headend.prepayment.books.fences import fence_of, next_fence
 from headend.prepayment.days import LocalDays
 from headend.prepayment.errors import FeedBroken

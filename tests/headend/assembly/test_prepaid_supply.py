@@ -21,13 +21,13 @@ from prometheus_client import CollectorRegistry, generate_latest
 from headend.api import ApiDeps, create_app
 from headend.api.account_event_routes import account_event_routes
 from headend.app import HeadEnd
+from headend.assembly.prepaid_settings import PERSON
+from headend.assembly.prepaid_supply import PAYING_MAX, InsideCaller, PrepaidSupply
 from headend.config import load_config
 from headend.drivers.errors import LineDown
 from headend.drivers.transport import LineUrl
 from headend.feed import account_event
 from headend.feed.schemas import EVENT_TYPES, schema_of
-from headend.prepaid_settings import PERSON
-from headend.prepaid_supply import PAYING_MAX, InsideCaller, PrepaidSupply
 from headend.prepayment.accounts.enrolment import Enrolment
 from headend.prepayment.accounts.events import ACCOUNT_TYPE
 from headend.prepayment.errors import FeedBroken, FeedUnavailable, OutboxUnavailable

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headend.explain import Explanation, NotHex, explain, parse_hex
+from headend.explain.explain import Explanation, NotHex, explain, parse_hex
 from protocols.dlt645.control import Dialect
 from protocols.dlt645.items import Di
 from protocols.dlt645.messages import (

@@ -6,7 +6,7 @@ requests and replies share in one case only: three bytes of bits, told as the re
 
 from collections.abc import Sequence
 
-from headend.explanation import ExplainedItem, Explanation, Meanings
+from headend.explain.explanation import ExplainedItem, Explanation, Meanings
 from protocols.errors import FrameError, WireError
 from protocols.modbus.adu import HEADER_SIZE, RTU_SIZE_MIN, RtuFrame, TcpFrame
 from protocols.modbus.pdu import (

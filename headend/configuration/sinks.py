@@ -20,9 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from headend.concentrators.errors import BadBrokerUrl
 from headend.concentrators.settings import BrokerSettings, BrokerUrl
-from headend.config_brokers import Duration
-from headend.config_reader import Entry, Reader
-from headend.config_words import Name, Secret
+from headend.configuration.brokers import Duration
+from headend.configuration.reader import Entry, Reader
+from headend.configuration.words import Name, Secret
 from headend.feed.sinks.names import BadTemplate, mqtt_topic, nats_subject
 from headend.feed.sinks.settings import (
     FarEnd,

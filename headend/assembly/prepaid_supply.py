@@ -23,12 +23,12 @@ from headend.api.account_changes import account_changes
 from headend.api.account_routes import account_routes
 from headend.api.payment_routes import payment_routes
 from headend.api.tariff_routes import tariff_routes
+from headend.assembly.prepaid_metrics import PrepaidCollector
+from headend.assembly.prepaid_settings import PERSON, bank_of, channels_of, settings_of
 from headend.clock import Clock
 from headend.config import Config
 from headend.database.engine import writing
 from headend.pages.routes import page_routes
-from headend.prepaid_metrics import PrepaidCollector
-from headend.prepaid_settings import PERSON, bank_of, channels_of, settings_of
 from headend.prepayment.days import LocalDays
 from headend.prepayment.errors import SwitchboardUnavailable
 from headend.prepayment.notices.mailroom import MAIL_THREADS

@@ -17,7 +17,7 @@ from msgspec import Struct, defstruct
 from pydantic import BaseModel, ValidationError
 
 from firmware_contracts.errors import ContractError
-from headend.config_reader import Entry, Reader, dotted, explain_errors, names
+from headend.configuration.reader import Entry, Reader, dotted, explain_errors, names
 from headend.intervals.registers import Connection
 from headend.model import MeterRecord
 from headend.quantities import (

@@ -9,12 +9,12 @@ from typing import TypeVar
 import httpx
 from msgspec.structs import replace
 
-from headend import prepayment
+from headend.assembly.switching import policy_of
 from headend.config import Config
-from headend.config_prepayment import ChannelSettings
+from headend.configuration.prepayment import ChannelSettings
 from headend.errors import ConfigError, HeadendError
 from headend.prepayment.books import autopay
-from headend.prepayment.books.points_file import PointsRule, load_points_rule
+from headend.prepayment.books.points_file import RULES, PointsRule, load_points_rule
 from headend.prepayment.notices.notices import Channel
 from headend.prepayment.notices.plan import NoticePlan, load_plan
 from headend.prepayment.notices.texts import NoticeTexts, load_texts
@@ -23,16 +23,15 @@ from headend.prepayment.outside.bank_http import HttpBank
 from headend.prepayment.outside.messengers import AppriseMessenger, FileMessenger, HttpMessenger
 from headend.prepayment.ports import Bank, Messenger
 from headend.prepayment.tariffs.tariff import Tariff
-from headend.prepayment.tariffs.tariff_file import load_tariffs
+from headend.prepayment.tariffs.tariff_file import TARIFFS, load_tariffs
 from headend.secrets import BadSecret, SecretStore, is_reference
-from headend.switching import policy_of
 
 __all__ = ["PERSON", "bank_of", "channels_of", "prepayment_problems", "settings_of"]
 
 PERSON = "prepaid-supply"  # who orders disconnections, in the audit log and under [control.operators]
 SALT_MIN = 16  # characters
 TIMEOUT_S = 15.0  # of channels and bank: a duty waits for each answer
-_ROOM = Path(prepayment.__file__).parent
+_BUILT_IN = {"tariffs": TARIFFS, "rules": RULES}
 
 T = TypeVar("T")
 
@@ -149,8 +148,8 @@ def _folder(config: Config) -> Path:
 
 
 def _built_in(kind: str) -> Mapping[str, Path]:
-    """By name, what comes with the program. kind: its folder."""
-    return {path.stem: path for path in sorted((_ROOM / kind).glob("*.toml"))}
+    """By name, what comes with the program."""
+    return {path.stem: path for path in sorted(_BUILT_IN[kind].glob("*.toml"))}
 
 
 def _place(config: Config, name: str, kind: str) -> Path:

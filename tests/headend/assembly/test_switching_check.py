@@ -3,10 +3,10 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+from headend.assembly.switching import shared_addresses
+from headend.assembly.switching_check import control_problems
 from headend.commands.policy_file import POLICIES
 from headend.config import load_config
-from headend.switching import shared_addresses
-from headend.switching_check import control_problems
 
 NOW = datetime(2025, 6, 4, tzinfo=UTC)
 

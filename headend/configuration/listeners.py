@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from headend.config_reader import Entry
+from headend.configuration.reader import Entry
 from headend.drivers.errors import BadLineUrl
 from headend.drivers.listener_settings import (
     BadListener,

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 from pydantic import AfterValidator, Field, ValidationError
 
-from headend.config_reader import Reader, Where, explain_errors
-from headend.config_store import check_store_url, resolve_store_url
-from headend.config_words import ConfigTable, Name, Secret
+from headend.configuration.reader import Reader, Where, explain_errors
+from headend.configuration.store import check_store_url, resolve_store_url
+from headend.configuration.words import ConfigTable, Name, Secret
 from headend.secrets import BadSecret, is_reference
 
 __all__ = ["BankSettings", "ChannelSettings", "DebitLimits", "PrepaymentSettings", "PrepaymentTable", "prepayment_of"]

@@ -5,7 +5,7 @@ Passwords and operator codes are named and not told.
 
 from firmware_contracts.contract import load
 from firmware_contracts.errors import ContractError
-from headend.explanation import ExplainedItem
+from headend.explain.explanation import ExplainedItem
 from protocols.dlt645.control import RATES, Dialect, RelayOrder, error_phrases
 from protocols.dlt645.items import Di, ItemValue, decode
 from protocols.dlt645.masking import HIDDEN

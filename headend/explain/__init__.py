@@ -1,0 +1,1 @@
+"""Frames and messages, byte by byte and in words."""
