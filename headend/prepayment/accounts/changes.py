@@ -12,7 +12,7 @@ from sqlalchemy import Connection, func, insert, select
 from headend.prepayment.days import epoch_ms, from_epoch_ms
 from headend.prepayment.storage.tables import account_changes
 
-__all__ = ["Change", "changes_of", "note_change"]
+__all__ = ["Change", "changes_of", "flag_changed_at", "note_change"]
 
 
 class Change(Struct, frozen=True, kw_only=True):
@@ -43,6 +43,14 @@ def note_change(
         "after": after,
     }
     connection.execute(insert(account_changes), [row])
+
+
+def flag_changed_at(connection: Connection, account: str, kind: str) -> datetime | None:
+    """When a person cleared that flag last; None: never."""
+    own = account_changes.c
+    mine = (own.account == account, own.what == "flag", own.before.startswith(f"{kind}:"))
+    found = connection.execute(select(func.max(own.at)).where(*mine)).scalar()
+    return None if found is None else from_epoch_ms(found)
 
 
 def changes_of(connection: Connection, account: str, *, limit: int) -> list[Change]:

@@ -5,14 +5,18 @@ messenger nobody knows whether it went out: it is sent again, with the same id, 
 
 A message is given up by a try that fails when its time is over, never without one. What was not tried in all its time stayed here
 for reasons of our own, and says nothing about the customer: a warning is dropped then, since its figures are old, and the supply desk
-makes it anew; any other is true still, and is sent. A channel that is down, and says so, has tried nothing: the next one is asked at
-once, and while none works nothing is claimed but now and then.
+makes it anew; any other is true still, and is sent.
+
+A channel that is down says nothing about a customer either: the next one is asked at once, and a try in which one of them was down
+counts for nothing. But a message for which a channel is down twice, while it takes others between, is at fault itself. Whoever is
+slow may have taken a message all the same: the same key is one message to one channel, not to two.
 """
 
 import enum
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from datetime import datetime, timedelta
+from math import inf
 
 import structlog
 from msgspec.structs import replace
@@ -39,9 +43,11 @@ KEPT_FREE = 4  # of the threads, for what cannot wait
 PIECE_S = 0.5  # of a tick with threads
 SLOW_S = 0.25  # no answer for so long: the other duties have their turn, and the answers come meanwhile
 FAR = timedelta(days=3)  # nothing is planned further ahead: the clock was set back
-DOWN = timedelta(seconds=30)  # a channel that does not work is asked again
+DOWN_S = 30.0  # a channel that does not work is asked again
+UNASKED = timedelta(days=3)  # so long a channel that was down may be asked nothing: nights, holidays
+REMEMBERED_MAX = 10_000  # messages for which a channel was down
 LATE = timedelta(hours=1)  # so long after a message's end we were not there, and no receipt could be told to us
-GRACE = timedelta(hours=6)  # for a receipt, from then on
+GRACE = timedelta(hours=6)  # for a receipt, from then on, and since its channel was down
 MAILROOM = "notices"  # as `by` of a contact
 PENDING = (NoticeState.WAITING, NoticeState.SENDING, NoticeState.SENT)
 _log = structlog.get_logger(__name__)
@@ -73,7 +79,12 @@ class Mailroom:
         self._clock = clock
         self._senders = senders
         self._under_way: dict[Future[None], str] = {}
-        self._down: dict[str, datetime] = {}  # channels that do not work: when they are asked again
+        # By channel, monotonic: when it was down last, when it worked first after that, and last.
+        self._down_at: dict[str, float] = {}
+        self._back_at: dict[str, float] = {}
+        self._worked_at: dict[str, float] = {}
+        self._began_at = clock.monotonic()
+        self._failed_at: dict[str, float] = {}  # by message: when a channel was down for it last
 
     def tick(self, now: datetime, *, limit: int = 100) -> int:
         """Deals with at most `limit` messages, and gives how many there were. With threads it does not wait for slow answers.
@@ -85,7 +96,7 @@ class Mailroom:
         problems: list[Exception] = []
         while dealt < limit:
             problems += self._note_ended()
-            if not any(self._works(channel, now) for channel in self._channels):
+            if not any(self._works(channel) for channel in self._channels):
                 break
             some = self._next(now, limit - dealt)
             for identity in some:
@@ -146,10 +157,11 @@ class Mailroom:
         else:
             self._under_way[self._senders.submit(self._deliver, *found)] = identity
 
-    def _works(self, channel: Channel, now: datetime) -> bool:
-        """Or is to be asked again. Where the clock was set back nobody is waited for."""
-        again = self._down.get(channel.name)
-        return again is None or not now < again <= now + DOWN
+    def _works(self, channel: Channel) -> bool:
+        """Or is to be asked again."""
+        name, now = channel.name, self._clock.monotonic()
+        down_at = self._down_at.get(name, -inf)
+        return self._worked_at.get(name, -inf) > down_at or now >= down_at + DOWN_S
 
     def _deliver(self, before: Letter, letter: Letter) -> None:
         """On any thread. before: as it was when it was claimed. Raises ChannelsDown."""
@@ -163,22 +175,45 @@ class Mailroom:
             text=letter.text,
         )
         first = (letter.tries - 1) % len(self._channels)
-        problem = ""
+        is_any_down = is_asked = False
+        problem = "no channel works"
         for channel in (*self._channels[first:], *self._channels[:first]):
-            if not self._works(channel, self._clock.now()):
+            if not self._works(channel):
+                is_any_down = True
                 continue
-            delivery = channel.messenger.send(message)
-            now = self._clock.now()
-            if not delivery.is_down:
-                self._down.pop(channel.name, None)
-                self._note(letter, channel, delivery, now)
+            delivery, is_asked = channel.messenger.send(message), True
+            if self._is_heard(letter, channel, delivery):
+                if delivery.reference or not is_any_down:
+                    self._note(letter, channel, delivery, self._clock.now())
+                else:
+                    self._not_tried(before, f"{channel.name}: {delivery.problem}", self._clock.now())
                 return
-            self._down[channel.name] = now + DOWN
-            problem = f"{channel.name}: {delivery.problem}"
-            _log.warning("a channel is down", channel=channel.name, problem=delivery.problem)
-        self._not_tried(before, problem or "no channel works", self._clock.now())
-        if problem:
-            raise ChannelsDown(f"no message leaves, because no channel takes any; {problem}")
+            is_any_down, problem = True, f"{channel.name}: {delivery.problem}"
+        if not is_asked:
+            self._not_claimed(before)
+            return
+        self._not_tried(before, problem, self._clock.now())
+        raise ChannelsDown(f"no message leaves, because no channel takes any; {problem}")
+
+    def _is_heard(self, letter: Letter, channel: Channel, delivery: Delivery) -> bool:
+        """Whether the answer says something about this message: not where the channel is down, unless it has worked for others since it
+        was down for this one. What it says of the channel is remembered."""
+        now = self._clock.monotonic()
+        if not delivery.is_down:
+            if self._worked_at.get(channel.name, -inf) <= self._down_at.get(channel.name, -inf):
+                self._back_at[channel.name] = now
+            self._worked_at[channel.name] = now
+            self._failed_at.pop(letter.id, None)
+            return True
+        before = self._failed_at.get(letter.id, now)
+        if len(self._failed_at) >= REMEMBERED_MAX:
+            self._failed_at.clear()
+        self._failed_at[letter.id] = now
+        if self._worked_at.get(channel.name, before) > before:
+            return True
+        self._down_at[channel.name] = now
+        _log.warning("a channel is down", channel=channel.name, problem=delivery.problem, message=letter.id)
+        return False
 
     def _note(self, letter: Letter, channel: Channel, delivery: Delivery, now: datetime) -> None:
         with self._database.writing("noting a delivery") as connection:
@@ -224,13 +259,22 @@ class Mailroom:
             return
         _log.error("a message could not be sent", message=identity, exc_info=problem)
 
+    def _not_claimed(self, before: Letter) -> None:
+        """Its place in the queue is its own again: nobody was asked."""
+        with self._database.writing("putting a message back") as connection:
+            self._put_back(connection, before, next_try_at=before.next_try_at)
+
     def _not_tried(self, before: Letter, problem: str, now: datetime) -> None:
-        """A pause later it is claimed as if it had not been."""
-        with self._database.writing("noting that no channel works") as connection:
-            state = NoticeState.WAITING
-            _set(connection, before, state=state, tries=before.tries, give_up_at=before.give_up_at, problem=problem)
+        """As if it had not been claimed, but for its pause, which grows with its age."""
+        pause = min(max((now - before.created_at) / 8, self._plan.pause_first), self._plan.pause_max)
+        with self._database.writing("noting that a channel is down") as connection:
+            self._put_back(connection, before, next_try_at=now + pause, problem=problem)
             if before.step and now >= before.give_up_at:
-                self._drop(connection, before, now, "no channel worked when its time was over")
+                self._drop(connection, before, now, "a channel was down when its time was over")
+
+    def _put_back(self, connection: Connection, before: Letter, **values: object) -> None:
+        own = {"state": NoticeState.WAITING, "tries": before.tries, "give_up_at": before.give_up_at}
+        _set(connection, before, **own | values)
 
     def _claim(self, identity: str, now: datetime) -> tuple[Letter, Letter] | None:
         """Durable before anything leaves: as it was, and as it is now. None when it is not to be sent now."""
@@ -285,10 +329,21 @@ class Mailroom:
     def _look_for_receipt(self, connection: Connection, letter: Letter, now: datetime) -> None:
         if now < letter.give_up_at:
             _set(connection, letter, next_try_at=min(letter.give_up_at, now + FAR))
-        elif now >= letter.give_up_at + LATE:
+        elif now >= letter.give_up_at + LATE or self._clock.monotonic() < self._doubted_until(letter.channel):
             _set(connection, letter, give_up_at=now + GRACE, next_try_at=now + GRACE)
         else:
             self._give_up(connection, letter, now, letter.problem or "no proof of delivery came")
+
+    def _doubted_until(self, channel: str) -> float:
+        """Monotonic. Whether it kept its messages while it was down, and can tell of them, shows later."""
+        down_at, back_at = self._down_at.get(channel), self._back_at.get(channel, -inf)
+        if down_at is None:
+            since = self._began_at  # nothing is known of it
+        elif back_at > down_at:
+            since = back_at
+        else:
+            since = down_at + UNASKED.total_seconds()
+        return since + GRACE.total_seconds()
 
     def _failed(self, connection: Connection, letter: Letter, channel: Channel, now: datetime, problem: str) -> None:
         _log.warning("message not delivered", message=letter.id, channel=channel.name, problem=problem)

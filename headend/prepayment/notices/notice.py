@@ -10,7 +10,7 @@ __all__ = ["Notice", "NoticeState"]
 
 class NoticeState(enum.Enum):
     """SENDING: durable before the messenger is called; after a crash it is called again with the same id. SENT: taken by the channel,
-    which may still tell of the delivery. WITHDRAWN: not sent, since there was no reason any more."""
+    which may still tell of the delivery. WITHDRAWN: goes nowhere any more: its reason was gone, or its time over without a channel."""
 
     WAITING = "waiting"
     SENDING = "sending"

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, or_, select, update
 
 from headend.prepayment.accounts.accounts import contact_of
 from headend.prepayment.days import epoch_ms, from_epoch_ms
@@ -31,6 +31,7 @@ __all__ = [
     "notices_of",
     "patience",
     "post",
+    "tried_of",
     "withdraw",
 ]
 
@@ -175,6 +176,16 @@ def notices_of(connection: Connection, account: str, episode: int) -> dict[str, 
             reference=letter.reference,
         )
     return found
+
+
+def tried_of(connection: Connection, account: str, episode: int, kind: str, since: datetime | None) -> int:
+    """How many attempts at a step were tried, of those made since then. What never left says nothing about the customer."""
+    own = messages.c
+    mine = [own.account == account, own.episode == episode, own.kind == kind]
+    if since is not None:
+        mine.append(own.created_at >= epoch_ms(since))
+    was_tried = or_(own.state != NoticeState.WITHDRAWN.value, own.tries > 0)
+    return connection.execute(select(func.count()).select_from(messages).where(*mine, was_tried)).scalar() or 0
 
 
 def letter_of_row(row: Any) -> Letter:

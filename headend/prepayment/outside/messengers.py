@@ -21,7 +21,12 @@ from headend.prepayment.ports import Delivery, Message
 __all__ = ["AppriseMessenger", "FileMessenger", "HttpMessenger"]
 
 SAID_MAX = 200  # characters of an answer that are told
-_DOWN = {401, 403, 404, 405, 407, 408, 429}  # of 4xx: our token, the address, or too much at once; not the message
+_REFUSED = {
+    400,
+    409,
+    413,
+    422,
+}  # say something about this message; all else is our token, our credit, the address, or its own trouble
 
 
 class _Line(Struct, frozen=True):
@@ -80,8 +85,8 @@ class HttpMessenger:
     """POST of the message as JSON, its key also as `Idempotency-Key`: the endpoint takes the same key once.
 
     2xx with `{"reference": …, "delivered": true}` proves the delivery; with a reference only, the message was taken; without one
-    nothing is proven. client: with the token in its headers. Anything else is tried again: 4xx says something about this message;
-    no answer, 5xx, a refused token, 404, 405, 408 and 429 say that the endpoint takes nobody's messages now.
+    nothing is proven. client: with the token in its headers. Anything else is tried again. 400, 409, 413 and 422 refuse this message;
+    no answer, one that is no JSON, or any other status says that the endpoint takes nobody's messages now.
     """
 
     def __init__(self, client: httpx.Client, url: str) -> None:
@@ -100,7 +105,7 @@ class HttpMessenger:
             return Delivery(reference="", delivered=False, problem=problem, is_down=True)
         if not answer.is_success:
             said = " ".join(answer.text.split())[:SAID_MAX]
-            is_down = answer.status_code in _DOWN or not answer.is_client_error
+            is_down = answer.status_code not in _REFUSED
             problem = f"it answered {answer.status_code}: {said}"
             return Delivery(reference="", delivered=False, problem=problem, is_down=is_down)
         try:

@@ -116,7 +116,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     days_left: that the balance covers at the account's own average; None when nobody can say. settled_until: the last settled local
     day. is_paying: a payment is told and not booked yet, or the bank was asked and has not answered. is_held: a person
     said not to disconnect, or is to look first.
-    contact_since: of the phone number, None when it is not reachable. notices: by kind. orders: of this try, one a meter.
+    contact_since: of the phone number, None when it is not reachable. notices: by kind. last_warnings: of this episode that were tried
+    since a person looked last. orders: of this try, one a meter.
     is_told: the command interface knows of the credit. credit_since: since when it is to be told of one, None where nobody tried yet.
     is_measured: a meter is in service. supply: of all meters, as last asked.
     """
@@ -132,6 +133,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     is_held: bool = False
     contact_since: datetime | None = None
     notices: Mapping[str, Notice] = {}
+    last_warnings: int = 0
     orders: tuple[Ordered, ...] = ()
     is_told: bool = False
     credit_since: datetime | None = None
@@ -260,9 +262,8 @@ def _used_up(plan: NoticePlan, episode: Episode, facts: Facts) -> Decision:
         return again
     if _is_stale(plan.low, first, facts) or _is_stale(plan.used_up, second, facts):
         return Decision(do=Do.ADVANCE, event=E.STALE)
-    last = facts.notices.get("last-warning")
-    if last is not None and last.attempt >= plan.last_warnings_max and not facts.is_held:
-        text = f"the last of {last.attempt} last warnings came to nothing"
+    if facts.last_warnings >= plan.last_warnings_max and not facts.is_held:
+        text = f"the last of {facts.last_warnings} last warnings came to nothing"
         return Decision(flag=WARNED_IN_VAIN, reason=text)
     step = plan.last_warning
     if first is None or first.proven_at is None or second is None or second.proven_at is None:

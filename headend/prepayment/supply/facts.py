@@ -10,12 +10,13 @@ from msgspec import Struct
 from sqlalchemy import Connection, or_, select
 
 from headend.prepayment.accounts.accounts import account_of, account_of_row, contact_of
+from headend.prepayment.accounts.changes import flag_changed_at
 from headend.prepayment.books.autopay import is_unanswered
 from headend.prepayment.books.books import balance_of, balances_of
 from headend.prepayment.books.fences import fenced
 from headend.prepayment.model import Account, AccountState
 from headend.prepayment.notices.notice import Notice
-from headend.prepayment.notices.notices import notices_of
+from headend.prepayment.notices.notices import notices_of, tried_of
 from headend.prepayment.notices.plan import WARNINGS, NoticePlan
 from headend.prepayment.ports import Supply
 from headend.prepayment.storage.supply_tables import episodes
@@ -24,7 +25,7 @@ from headend.prepayment.supply.engine import Facts, State
 from headend.prepayment.supply.store import Row, load, meters_in_service, orders_of
 from headend.prepayment.trouble.faults import is_own_fault
 from headend.prepayment.trouble.flags import flags_of
-from headend.prepayment.trouble.kinds import HOLDS
+from headend.prepayment.trouble.kinds import HOLDS, WARNED_IN_VAIN
 
 __all__ = ["Outlook", "Standing", "SupplyFacts"]
 
@@ -71,6 +72,10 @@ class SupplyFacts:
             earlier = notices_of(connection, account, episode.carries)
             notices = {kind: notice for kind, notice in earlier.items() if kind in WARNINGS[:2]}
         notices |= notices_of(connection, account, episode.number)
+        last_warnings = 0
+        if "last-warning" in notices:
+            looked = flag_changed_at(connection, account, WARNED_IN_VAIN)
+            last_warnings = tried_of(connection, account, episode.number, "last-warning", looked)
         asked = orders_of(connection, account, episode.number, row.orders) if row.orders else []
         return (
             row,
@@ -86,6 +91,7 @@ class SupplyFacts:
                 is_held=any(kind in HOLDS for kind in flags_of(connection, account)),
                 contact_since=contact.since if contact.is_reachable else None,
                 notices=notices,
+                last_warnings=last_warnings,
                 orders=tuple(one.facts for one in asked),
                 is_told=row.is_told,
                 credit_since=None if row.telling is None else row.telling.since,

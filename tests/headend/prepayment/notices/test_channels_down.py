@@ -1,7 +1,9 @@
 """A channel that is down says nothing about customers: the next one is asked, messages wait, and nobody is unreachable for it."""
 
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -12,7 +14,7 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from headend.prepayment.errors import ChannelsDown
-from headend.prepayment.notices.mailroom import DOWN, MAIL_THREADS
+from headend.prepayment.notices.mailroom import DOWN_S, MAIL_THREADS
 from headend.prepayment.notices.notice import NoticeState
 from headend.prepayment.notices.notices import Channel
 from headend.prepayment.outside.messengers import FileMessenger, HttpMessenger
@@ -21,6 +23,7 @@ from tests.headend.prepayment.notices.test_mailroom import Desk, letter, opened
 from tests.headend.prepayment.office_world import DAY, HOUR, PLAN, A, OfficeWorld
 from tests.servers import Answer, http_endpoint
 
+DOWN = timedelta(seconds=DOWN_S)
 MESSAGE = Message(key="A1/1/low/1", kind="low", account="A1", to="+8613800000000", language="en", title="t", text="x")
 
 
@@ -41,6 +44,14 @@ class Line:
         if self.inner is not None:
             return self.inner(message)
         return Delivery(reference=f"sms-{message.key}", delivered=True)
+
+
+class Poisoned(Line):
+    """It breaks at one message, and takes all others."""
+
+    def send(self, message: Message) -> Delivery:
+        self.is_down = message.key.endswith("/paid/0")
+        return super().send(message)
 
 
 @pytest.fixture
@@ -109,7 +120,151 @@ def test_a_warning_whose_time_ends_while_the_channel_is_down_is_made_anew_and_th
     assert (card.contact.is_reachable, dict(card.flags)) == (True, {})
 
 
+def test_last_warnings_that_never_left_are_not_counted_however_long_the_channel_is_down(
+    world: OfficeWorld, line: Line
+) -> None:
+    def go_down(message: Message) -> Delivery:
+        if message.kind != "last-warning":
+            return world.mail.send(message)
+        line.is_down, line.inner = True, world.mail.send
+        return line.send(message)
+
+    line.inner = go_down
+    world.open()
+    world.pay(3_000)
+    world.pass_time(20 * DAY)
+    unsent = [one for one in world.office.letters(A) if one.kind == "last-warning"]
+    assert len(unsent) > PLAN.last_warnings_max
+    assert {(one.state, one.tries) for one in unsent} <= {(NoticeState.WITHDRAWN, 0), (NoticeState.WAITING, 0)}
+    assert dict(world.office.card(A).flags) == {}
+    line.is_down = False
+    world.until("disconnected", days_max=4)
+    assert line.sent[-1].kind in ("last-warning", "disconnected")
+
+
+def test_a_person_who_clears_the_flag_lets_as_many_last_warnings_go_out_again(world: OfficeWorld) -> None:
+    world.switch.refusing = 1.0
+    world.open()
+    world.pay(3_000)
+    world.pass_time(25 * DAY)
+    assert world.mail.kinds(A).count("last-warning") == PLAN.last_warnings_max
+    assert "warned-in-vain" in world.office.card(A).flags
+    world.office.clear_flag(A, "warned-in-vain", by="clerk")
+    world.pass_time(2 * HOUR)
+    assert "warned-in-vain" not in world.office.card(A).flags
+    world.switch.refusing = 0.0
+    world.until("disconnected", days_max=4)
+    assert world.mail.kinds(A).count("last-warning") == PLAN.last_warnings_max + 1
+
+
+def test_a_number_that_one_channel_does_not_know_is_not_unreachable_while_the_other_is_down(world: OfficeWorld) -> None:
+    opened(world)
+    sms = Line(is_down=True)
+    wechat = Line(lambda _: Delivery(reference="", delivered=False, problem="it answered 422: no subscriber"))
+    desk = Desk(world, sms, wechat)
+    desk.post("paid")
+    for _ in range(3 * 24 * 12):
+        desk.mailroom.tick(desk.at)
+        desk.at += timedelta(minutes=5)
+    assert desk.states("paid") == ["waiting"]
+    assert wechat.asked < 150, "its pause does not grow"
+    sms.is_down = False
+    desk.at += PLAN.pause_max
+    desk.until("paid", 1)
+    sms.inner = wechat.inner
+    desk.post("statement")
+    for _ in range(3 * 24 * 12):
+        desk.mailroom.tick(desk.at)
+        desk.at += timedelta(minutes=5)
+    assert desk.states("statement") == ["undeliverable"], "both work, and neither knows the number"
+
+
+@pytest.mark.parametrize("does_start_anew", [False, True])
+def test_a_receipt_of_a_channel_that_was_down_has_some_hours_from_then_on(
+    world: OfficeWorld, does_start_anew: bool
+) -> None:
+    """It took the message, and died before it told of it."""
+    opened(world)
+    line = Line(lambda message: Delivery(reference=f"sms-{message.key}", delivered=False))
+    desk = Desk(world, line)
+    desk.post("paid")
+    desk.mailroom.tick(desk.at)
+    assert desk.states("paid") == ["sent"]
+    line.is_down = True
+    desk.post("statement")
+
+    def live(length: timedelta) -> None:
+        end = desk.at + length
+        while desk.at < end:
+            with suppress(ChannelsDown):
+                desk.mailroom.tick(desk.at)
+            desk.at += timedelta(minutes=5)
+
+    live(4 * DAY)
+    assert desk.states("paid") == ["sent"]
+    if does_start_anew:
+        world.town.now = desk.at
+        desk = Desk(world, line)
+    line.is_down = False
+    live(5 * HOUR)
+    assert desk.states("paid") == ["sent"]
+    live(14 * HOUR)
+    assert desk.states("paid") == ["undeliverable"], "no receipt came, and the channel has worked for long"
+
+
 # ------------------------------------------------------------------------------------------------ who is asked
+
+
+def test_a_message_for_which_a_channel_is_always_down_while_it_takes_others_is_at_fault_itself(
+    world: OfficeWorld,
+) -> None:
+    opened(world)
+    gateway = Poisoned()
+    desk = Desk(world, gateway)
+    desk.post("paid")
+    told = 0
+    for minute in range(3 * 24 * 60):
+        if minute % 10 == 0:
+            desk.post_one("paid", minute + 1)
+        try:
+            desk.mailroom.tick(desk.at)
+        except ChannelsDown:
+            told += 1
+        desk.at += timedelta(minutes=1)
+    assert told < 30, "it closed the channel for all others again and again"
+    states = Counter(desk.states("paid"))
+    assert states["undeliverable"] == 1
+    assert states["delivered"] >= 3 * 24 * 6 - 1
+
+
+def test_many_that_wait_behind_one_at_fault_all_get_through(world: OfficeWorld) -> None:
+    opened(world)
+    gateway = Poisoned()
+    desk = Desk(world, gateway)
+    desk.post("paid", 301)
+    for _ in range(20):
+        with suppress(ChannelsDown):
+            desk.mailroom.tick(desk.at)
+        desk.at += timedelta(minutes=1)
+    assert desk.states("paid").count("delivered") == 300
+
+
+def test_a_tick_ends_when_the_channel_goes_down_while_time_passes(world: OfficeWorld) -> None:
+    opened(world)
+
+    class Slow(Line):
+        def send(self, message: Message) -> Delivery:
+            desk.at += timedelta(seconds=2)
+            return super().send(message)
+
+    line = Slow(is_down=True)
+    desk = Desk(world, line)
+    desk.post("paid", 200)
+    with pytest.raises(ChannelsDown):
+        desk.mailroom.tick(desk.at)
+    assert line.asked == 1
+    assert desk.mailroom.tick(desk.at) == 0
+    assert line.asked == 1
 
 
 def test_the_next_channel_is_asked_at_once_and_the_one_that_is_down_now_and_then(world: OfficeWorld) -> None:
@@ -179,6 +334,8 @@ def test_a_clock_that_was_set_back_leaves_no_channel_down(world: OfficeWorld) ->
     with pytest.raises(ChannelsDown):
         desk.mailroom.tick(desk.at)
     line.is_down = False
+    desk.at += DOWN
+    desk.monotonic()
     desk.at -= 4 * DAY
     desk.until("paid", 1)
 
@@ -194,6 +351,7 @@ def test_a_clock_that_was_set_back_leaves_no_channel_down(world: OfficeWorld) ->
         (Answer(status=401), True),
         (Answer(status=404), True),
         (Answer(status=429), True),
+        (Answer(status=402, body=b"no credit left"), True),
         (Answer(status=302, headers={"Location": "/login"}), True),
         (Answer(body=b"<html>log in</html>"), True),
         (Answer(status=400, body=b"no such number"), False),

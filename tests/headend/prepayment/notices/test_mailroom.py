@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from sqlalchemy import Connection
 from structlog.testing import capture_logs
 
 from headend.errors import StoreUnavailable
@@ -139,12 +140,15 @@ def test_a_receipt_that_could_not_be_told_while_we_were_away_has_some_hours_more
 # ------------------------------------------------------------------------------------------------ what goes first
 
 
+_TEXTS = load_texts(PLAN.zone)
+
+
 class Desk:
     """A mailroom alone, over the accounts of a world: real threads, and real seconds where somebody waits for them."""
 
     def __init__(self, world: OfficeWorld, *messengers: Messenger, senders: Executor | None = None) -> None:
         self.database = Database(world.engine)
-        self.at = world.town.now
+        self.at = self._start = self._newest = world.town.now
         self.mailroom = Mailroom(
             self.database,
             [Channel(f"sms{number}", one) for number, one in enumerate(messengers)],
@@ -159,14 +163,23 @@ class Desk:
         return self.at
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        """Goes on by itself, and whenever `at` is set ahead; never back."""
+        self._newest = max(self._newest, self.at)
+        return time.monotonic() + (self._newest - self._start).total_seconds()
 
     def post(self, kind: str, count: int = 1) -> None:
-        figures = dict.fromkeys(("month", "used", "charged", "paid", "balance"), "1")
         with self.database.writing("posting") as connection:
             for number in range(count):
-                draft = Draft(id=f"{A}/{kind}/{number}", account=A, kind=kind, figures=figures)
-                post(connection, draft, self.at, plan=PLAN, texts=load_texts(PLAN.zone))
+                self._post(connection, kind, number)
+
+    def post_one(self, kind: str, number: int) -> None:
+        with self.database.writing("posting") as connection:
+            self._post(connection, kind, number)
+
+    def _post(self, connection: Connection, kind: str, number: int) -> None:
+        figures = dict.fromkeys(("month", "used", "charged", "paid", "balance"), "1")
+        draft = Draft(id=f"{A}/{kind}/{number}", account=A, kind=kind, figures=figures)
+        post(connection, draft, self.at, plan=PLAN, texts=_TEXTS)
 
     def states(self, kind: str) -> list[str]:
         with self.database.reading("looking") as connection:

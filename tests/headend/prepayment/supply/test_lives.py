@@ -52,12 +52,12 @@ class Lives:
 
     def watch_message(self, message: Message) -> None:
         account, program = message.account, self.program
-        _, episode, kind, attempt = message.key.split("/")
+        _, episode, kind, _ = message.key.split("/")
         given = [one.split("/") for one in program.mail.given if one.startswith(f"{account}/{episode}/")]
         if kind != "last-warning":
             assert not [one for one in given if one[2] == kind], f"{message.key}: {kind} was given before"
         else:
-            assert int(attempt) <= program.plan.last_warnings_max
+            assert sum(one[2] == kind for one in given) < program.plan.last_warnings_max
         if kind in ("used-up", "last-warning", "disconnected"):
             # A payment in the very moment between the claim and the channel overtakes nobody.
             just_paid = self.paid_off.get(account) == self.town.now
