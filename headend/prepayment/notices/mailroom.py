@@ -8,15 +8,13 @@ for reasons of our own, and says nothing about the customer: a warning is droppe
 makes it anew; any other is true still, and is sent.
 
 A channel that is down says nothing about a customer either: the next one is asked at once, and a try in which one of them was down
-counts for nothing. But a message for which a channel is down twice, while it takes others between, is at fault itself. Whoever is
-slow may have taken a message all the same: the same key is one message to one channel, not to two.
+counts for nothing. Whoever is slow may have taken a message all the same: the same key is one message to one channel, not to two.
 """
 
 import enum
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from datetime import datetime, timedelta
-from math import inf
 
 import structlog
 from msgspec.structs import replace
@@ -26,6 +24,7 @@ from headend.clock import Clock
 from headend.prepayment.accounts.accounts import contact_of, set_reachable
 from headend.prepayment.days import epoch_ms
 from headend.prepayment.errors import ChannelsDown, UnknownAccount
+from headend.prepayment.notices.channel_watch import ChannelWatch
 from headend.prepayment.notices.notice import NoticeState
 from headend.prepayment.notices.notices import Channel, Letter, Still, letter_of_row, patience
 from headend.prepayment.notices.plan import NoticePlan
@@ -43,9 +42,6 @@ KEPT_FREE = 4  # of the threads, for what cannot wait
 PIECE_S = 0.5  # of a tick with threads
 SLOW_S = 0.25  # no answer for so long: the other duties have their turn, and the answers come meanwhile
 FAR = timedelta(days=3)  # nothing is planned further ahead: the clock was set back
-DOWN_S = 30.0  # a channel that does not work is asked again
-UNASKED = timedelta(days=3)  # so long a channel that was down may be asked nothing: nights, holidays
-REMEMBERED_MAX = 10_000  # messages for which a channel was down
 LATE = timedelta(hours=1)  # so long after a message's end we were not there, and no receipt could be told to us
 GRACE = timedelta(hours=6)  # for a receipt, from then on, and since its channel was down
 MAILROOM = "notices"  # as `by` of a contact
@@ -79,12 +75,7 @@ class Mailroom:
         self._clock = clock
         self._senders = senders
         self._under_way: dict[Future[None], str] = {}
-        # By channel, monotonic: when it was down last, when it worked first after that, and last.
-        self._down_at: dict[str, float] = {}
-        self._back_at: dict[str, float] = {}
-        self._worked_at: dict[str, float] = {}
-        self._began_at = clock.monotonic()
-        self._failed_at: dict[str, float] = {}  # by message: when a channel was down for it last
+        self._watch = ChannelWatch(clock)
 
     def tick(self, now: datetime, *, limit: int = 100) -> int:
         """Deals with at most `limit` messages, and gives how many there were. With threads it does not wait for slow answers.
@@ -96,7 +87,7 @@ class Mailroom:
         problems: list[Exception] = []
         while dealt < limit:
             problems += self._note_ended()
-            if not any(self._works(channel) for channel in self._channels):
+            if not any(self._watch.works(channel) for channel in self._channels):
                 break
             some = self._next(now, limit - dealt)
             for identity in some:
@@ -157,12 +148,6 @@ class Mailroom:
         else:
             self._under_way[self._senders.submit(self._deliver, *found)] = identity
 
-    def _works(self, channel: Channel) -> bool:
-        """Or is to be asked again."""
-        name, now = channel.name, self._clock.monotonic()
-        down_at = self._down_at.get(name, -inf)
-        return self._worked_at.get(name, -inf) > down_at or now >= down_at + DOWN_S
-
     def _deliver(self, before: Letter, letter: Letter) -> None:
         """On any thread. before: as it was when it was claimed. Raises ChannelsDown."""
         message = Message(
@@ -178,11 +163,11 @@ class Mailroom:
         is_any_down = is_asked = False
         problem = "no channel works"
         for channel in (*self._channels[first:], *self._channels[:first]):
-            if not self._works(channel):
+            if not self._watch.works(channel):
                 is_any_down = True
                 continue
             delivery, is_asked = channel.messenger.send(message), True
-            if self._is_heard(letter, channel, delivery):
+            if self._watch.is_heard(letter.id, channel, delivery):
                 if delivery.reference or not is_any_down:
                     self._note(letter, channel, delivery, self._clock.now())
                 else:
@@ -194,26 +179,6 @@ class Mailroom:
             return
         self._not_tried(before, problem, self._clock.now())
         raise ChannelsDown(f"no message leaves, because no channel takes any; {problem}")
-
-    def _is_heard(self, letter: Letter, channel: Channel, delivery: Delivery) -> bool:
-        """Whether the answer says something about this message: not where the channel is down, unless it has worked for others since it
-        was down for this one. What it says of the channel is remembered."""
-        now = self._clock.monotonic()
-        if not delivery.is_down:
-            if self._worked_at.get(channel.name, -inf) <= self._down_at.get(channel.name, -inf):
-                self._back_at[channel.name] = now
-            self._worked_at[channel.name] = now
-            self._failed_at.pop(letter.id, None)
-            return True
-        before = self._failed_at.get(letter.id, now)
-        if len(self._failed_at) >= REMEMBERED_MAX:
-            self._failed_at.clear()
-        self._failed_at[letter.id] = now
-        if self._worked_at.get(channel.name, before) > before:
-            return True
-        self._down_at[channel.name] = now
-        _log.warning("a channel is down", channel=channel.name, problem=delivery.problem, message=letter.id)
-        return False
 
     def _note(self, letter: Letter, channel: Channel, delivery: Delivery, now: datetime) -> None:
         with self._database.writing("noting a delivery") as connection:
@@ -329,21 +294,10 @@ class Mailroom:
     def _look_for_receipt(self, connection: Connection, letter: Letter, now: datetime) -> None:
         if now < letter.give_up_at:
             _set(connection, letter, next_try_at=min(letter.give_up_at, now + FAR))
-        elif now >= letter.give_up_at + LATE or self._clock.monotonic() < self._doubted_until(letter.channel):
+        elif now >= letter.give_up_at + LATE or self._watch.is_doubtful(letter.channel, GRACE):
             _set(connection, letter, give_up_at=now + GRACE, next_try_at=now + GRACE)
         else:
             self._give_up(connection, letter, now, letter.problem or "no proof of delivery came")
-
-    def _doubted_until(self, channel: str) -> float:
-        """Monotonic. Whether it kept its messages while it was down, and can tell of them, shows later."""
-        down_at, back_at = self._down_at.get(channel), self._back_at.get(channel, -inf)
-        if down_at is None:
-            since = self._began_at  # nothing is known of it
-        elif back_at > down_at:
-            since = back_at
-        else:
-            since = down_at + UNASKED.total_seconds()
-        return since + GRACE.total_seconds()
 
     def _failed(self, connection: Connection, letter: Letter, channel: Channel, now: datetime, problem: str) -> None:
         _log.warning("message not delivered", message=letter.id, channel=channel.name, problem=problem)

@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from headend.prepayment.errors import ChannelsDown
-from headend.prepayment.notices.mailroom import DOWN_S, MAIL_THREADS
+from headend.prepayment.notices.channel_watch import DOWN_S
+from headend.prepayment.notices.mailroom import MAIL_THREADS
 from headend.prepayment.notices.notice import NoticeState
 from headend.prepayment.notices.notices import Channel
 from headend.prepayment.outside.messengers import FileMessenger, HttpMessenger
