@@ -15,9 +15,10 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from math import inf
+from typing import Any, TypeVar
 
 import paho.mqtt.client as paho
 from aiomqtt import Client, MqttCodeError, MqttError, ProtocolVersion
@@ -40,6 +41,7 @@ NO_SUBSCRIBERS = 16
 THROWN_AWAY = "the broker did not take a message in time; what was left of it is thrown away"
 UNREAD = "too much waits for the store, so what the broker says is not read in time: also whether it has the message"
 HUNG_UP = "the broker hung up before it accepted us; is this port for mqtt://, or for TLS (mqtts://)?"
+T = TypeVar("T")
 
 
 class NotSent(MqttError):
@@ -226,6 +228,16 @@ class MqttClient(Client):
         if self._attached is not None:
             self._loop.add_reader(self._attached.fileno(), self._read)
             self._loop.call_soon(self._read)  # TLS may hold what it has decrypted already
+
+    async def _wait_for(self, fut: Awaitable[T], timeout: float | None) -> T:
+        """As aiomqtt's, which lets asyncio.wait_for swallow a cancellation that comes together with the answer (Python 3.11): who is
+        to stop would go on."""
+        limit = self.timeout if timeout is None else timeout
+        try:
+            async with asyncio.timeout(None if limit == inf else limit):
+                return await fut
+        except TimeoutError:
+            raise MqttError("Operation timed out") from None
 
     # -------------------------------------------------------------------------------------------- from paho
 

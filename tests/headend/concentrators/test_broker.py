@@ -15,6 +15,7 @@ from aiomqtt import Client, ProtocolVersion, Will
 
 from headend.clock import SystemClock
 from headend.concentrators.broker import BrokerConnection, Incoming
+from headend.concentrators.client import MqttClient
 from headend.concentrators.errors import BadBrokerUrl, BrokerDown
 from headend.concentrators.park import ConcentratorPark
 from headend.concentrators.settings import BrokerUrl, ConcentratorSettings
@@ -51,6 +52,10 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened = new_store(tmp_path)
     yield opened
     opened.close()
+
+
+async def never(_: Sequence[Incoming]) -> None:
+    await asyncio.Event().wait()
 
 
 async def publish(broker: Broker, numbers: range) -> None:
@@ -193,6 +198,34 @@ async def test_two_head_ends_with_one_client_id_throw_each_other_out_and_say_so(
     other.close()
 
 
+async def test_who_stops_in_the_moment_of_an_answer_stops(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """asyncio.wait_for of Python 3.11 gives the answer and forgets that it was cancelled; the head-end would go on for ever."""
+    answered = asyncio.Event()
+    hear = MqttClient._on_subscribe
+
+    def stop(client: MqttClient, *answer: Any) -> None:
+        hear(client, *answer)
+        for task in asyncio.all_tasks():
+            if task.get_name() == "keeps connected":
+                task.cancel()
+                answered.set()
+
+    monkeypatch.setattr(MqttClient, "_on_subscribe", stop)
+    connection = BrokerConnection(
+        broker_settings(broker.url),
+        topics=["x/#"],
+        commands=[],
+        clock=SystemClock(),
+        secret=lambda reference: reference,
+        take=never,
+    )
+    task = asyncio.create_task(connection._keep_connected(), name="keeps connected")
+    done, _ = await asyncio.wait([task], timeout=20)
+    assert answered.is_set()
+    assert done, "it was cancelled, and goes on"
+    assert task.cancelled()
+
+
 async def test_a_private_authority_is_trusted_and_a_wrong_one_refused_with_a_reason(
     tmp_path: Path, store: Store
 ) -> None:
@@ -298,9 +331,6 @@ def state(park: ConcentratorPark) -> tuple[str, str]:
 
 async def test_a_connection_that_is_started_again_while_reading_was_paused_connects(broker: Broker) -> None:
     """What starts tasks again after an error of ours uses the same object."""
-
-    async def never(_: Sequence[Incoming]) -> None:
-        await asyncio.Event().wait()
 
     connection = BrokerConnection(
         broker_settings(broker.url), topics=["hes/#"], commands=[], clock=SystemClock(), secret=str, take=never
