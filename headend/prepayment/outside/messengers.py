@@ -21,12 +21,8 @@ from headend.prepayment.ports import Delivery, Message
 __all__ = ["AppriseMessenger", "FileMessenger", "HttpMessenger"]
 
 SAID_MAX = 200  # characters of an answer that are told
-_REFUSED = {
-    400,
-    409,
-    413,
-    422,
-}  # say something about this message; all else is our token, our credit, the address, or its own trouble
+# These say something about this message; all else is our token, our credit, the address, or the endpoint's own trouble.
+_REFUSED = {400, 409, 413, 422}
 
 
 class _Line(Struct, frozen=True):
