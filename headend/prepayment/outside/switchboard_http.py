@@ -191,7 +191,7 @@ def _state_of(command: _Command | None) -> OrderState:
     if command is None:
         raise SwitchboardUnavailable("the answer names no command")
     rule = command.detail.get("refusal_1_rule", command.detail.get("rule", ""))
-    words = command.detail.get("refusal_1_text", command.detail.get("problem", ""))
+    words = next((command.detail[key] for key in ("refusal_1_text", "problem", "limit") if key in command.detail), "")
     problem = f"{rule}: {words}" if rule else words
     return OrderState(command=command.id, state=command.state, is_final=command.is_final, problem=problem)
 

@@ -136,6 +136,25 @@ def test_a_meter_of_which_thousands_of_looks_are_known_and_no_switching_is_not_t
         HttpSwitchboard(Listed(5000)).supply(METER)
 
 
+@pytest.mark.parametrize(
+    ("detail", "told"),
+    [
+        ({"refusal_1_rule": "eve", "refusal_1_text": "a holiday follows", "rule": "x"}, "eve: a holiday follows"),
+        ({"rule": "fence", "problem": "a payment came first", "needed": "a new order"}, "fence: a payment came first"),
+        ({"rule": "limit", "limit": "1 of 1 opens today", "needed": "two"}, "limit: 1 of 1 opens today"),
+        ({"problem": "no answer"}, "no answer"),
+        ({}, ""),
+    ],
+)
+def test_what_stands_against_an_order_is_told_with_its_words(detail: dict[str, str], told: str) -> None:
+    command = {"id": "c1", "state": "x", "kind": "open", "changed_at": "2026-03-02T00:00:00Z", "is_final": False}
+
+    def call(method: str, path: str, *, query: dict[str, str] | None = None, body: object = None) -> Asked:
+        return Asked(200, msgspec.json.encode({"command": command | {"detail": detail}}))
+
+    assert HttpSwitchboard(call).state("c1").problem == told
+
+
 async def test_a_call_to_a_head_end_that_has_just_ended_is_told_as_unavailable() -> None:
     client = httpx.AsyncClient(base_url="http://inside")
     await client.aclose()
