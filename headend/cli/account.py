@@ -54,9 +54,8 @@ def check_command(
     json: Json = False,
 ) -> None:
     """Whether a file is a tariff, and what it says in words. Needs no head-end. Exit code 0: it is; 2: it has problems."""
-    from headend.prepayment.tariffs.tariff_file import (
-        check_tariff,  # here: the other commands should not wait for it to load
-    )
+    # Here: the other commands should not wait for them to load.
+    from headend.prepayment.tariffs.tariff_file import check_tariff
     from headend.prepayment.tariffs.words import explain
 
     if language not in ("en", "zh"):

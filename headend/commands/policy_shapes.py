@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, Field
 
-from headend.configuration.words import ConfigTable, Name, Zone
+from headend.configuration.words import ConfigTable, MonthDay, Name, TimeOfDay, Zone
 
 __all__ = [
     "DebtTable",
@@ -27,20 +27,6 @@ def _duration(text: str) -> str:
     return text
 
 
-def _clock(text: str) -> str:
-    if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d|24:00", text):
-        raise ValueError(f"{text!r}; expected a time of day such as 09:00, or 24:00")
-    return text
-
-
-def _month_day(text: str) -> str:
-    try:
-        date.fromisoformat(f"2024-{text}")
-    except ValueError:
-        raise ValueError(f"{text!r}; expected month and day such as 10-01") from None
-    return text
-
-
 def _degrees(text: str | int) -> str | int:
     try:
         if Decimal(text).is_finite():
@@ -52,8 +38,6 @@ def _degrees(text: str | int) -> str | int:
 
 Text = Annotated[str, Field(min_length=1)]
 Duration = Annotated[str, AfterValidator(_duration)]
-TimeOfDay = Annotated[str, AfterValidator(_clock)]
-MonthDay = Annotated[str, AfterValidator(_month_day)]
 Degrees = Annotated[str | int, AfterValidator(_degrees)]
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 Minor = Annotated[int, Field(ge=0, le=10**12)]

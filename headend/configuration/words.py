@@ -1,6 +1,8 @@
-"""Texts that several tables of a configuration hold, each checked in one place: names, time zones, references to secrets."""
+"""Texts that several tables of a configuration hold, each checked in one place: names, time zones, times of day, days of a year,
+references to secrets."""
 
 import re
+from datetime import date
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -8,7 +10,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from headend.secrets import is_reference
 
-__all__ = ["ConfigTable", "Name", "Secret", "Zone"]
+__all__ = ["LEAP_YEAR", "ConfigTable", "MonthDay", "Name", "Secret", "TimeOfDay", "Zone"]
+
+LEAP_YEAR = 2024  # has every day that a year may have
 
 
 class ConfigTable(BaseModel):
@@ -31,6 +35,20 @@ def _zone(name: str) -> str:
     return name
 
 
+def _clock(text: str) -> str:
+    if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d|24:00", text):
+        raise ValueError(f"{text!r}; expected a time of day such as 09:00, or 24:00")
+    return text
+
+
+def _month_day(text: str) -> str:
+    try:
+        date.fromisoformat(f"{LEAP_YEAR}-{text}")
+    except ValueError:
+        raise ValueError(f"{text!r}; expected month and day such as 10-01") from None
+    return text
+
+
 def _secret(text: str) -> str:
     if not is_reference(text):
         raise ValueError('expected "env:NAME" or "file:PATH"; secrets are never written into this file')
@@ -38,5 +56,7 @@ def _secret(text: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_name)]
+TimeOfDay = Annotated[str, AfterValidator(_clock)]  # 24:00 ends a day
+MonthDay = Annotated[str, AfterValidator(_month_day)]
 Zone = Annotated[str, AfterValidator(_zone)]
 Secret = Annotated[str, AfterValidator(_secret)]

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, func, insert, select
 from headend.prepayment.days import epoch_ms, from_epoch_ms
 from headend.prepayment.storage.tables import account_changes
 
-__all__ = ["Change", "changes_of", "flag_changed_at", "note_change"]
+__all__ = ["Change", "changes_of", "flag_cleared_at", "note_change", "note_cleared"]
 
 
 class Change(Struct, frozen=True, kw_only=True):
@@ -45,7 +45,12 @@ def note_change(
     connection.execute(insert(account_changes), [row])
 
 
-def flag_changed_at(connection: Connection, account: str, kind: str) -> datetime | None:
+def note_cleared(connection: Connection, account: str, kind: str, text: str, now: datetime, *, by: str) -> None:
+    """That a person cleared a flag; text: what it said."""
+    note_change(connection, account, "flag", now, by=by, before=f"{kind}: {text}")
+
+
+def flag_cleared_at(connection: Connection, account: str, kind: str) -> datetime | None:
     """When a person cleared that flag last; None: never."""
     own = account_changes.c
     mine = (own.account == account, own.what == "flag", own.before.startswith(f"{kind}:"))

@@ -38,7 +38,7 @@ class ChannelWatch:
         down_at = self._down_at.get(channel.name, -inf)
         return self._worked_at.get(channel.name, -inf) > down_at or self._clock.monotonic() >= down_at + DOWN_S
 
-    def is_heard(self, message: str, channel: Channel, delivery: Delivery) -> bool:
+    def hear(self, message: str, channel: Channel, delivery: Delivery) -> bool:
         """Whether that answer says something about the message; what it says of the channel is remembered."""
         name, now = channel.name, self._clock.monotonic()
         if not delivery.is_down:

@@ -160,21 +160,20 @@ class Mailroom:
             text=letter.text,
         )
         first = (letter.tries - 1) % len(self._channels)
-        is_any_down = is_asked = False
-        problem = "no channel works"
+        is_any_down, problem = False, ""
         for channel in (*self._channels[first:], *self._channels[:first]):
             if not self._watch.works(channel):
                 is_any_down = True
                 continue
-            delivery, is_asked = channel.messenger.send(message), True
-            if self._watch.is_heard(letter.id, channel, delivery):
+            delivery = channel.messenger.send(message)
+            if self._watch.hear(letter.id, channel, delivery):
                 if delivery.reference or not is_any_down:
                     self._note(letter, channel, delivery, self._clock.now())
                 else:
                     self._not_tried(before, f"{channel.name}: {delivery.problem}", self._clock.now())
                 return
             is_any_down, problem = True, f"{channel.name}: {delivery.problem}"
-        if not is_asked:
+        if not problem:
             self._not_claimed(before)
             return
         self._not_tried(before, problem, self._clock.now())

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from headend.clock import Clock
 from headend.feed.envelope import plain
 from headend.prepayment.accounts import accounts, enrolment
-from headend.prepayment.accounts.changes import Change, changes_of, note_change
+from headend.prepayment.accounts.changes import Change, changes_of, note_change, note_cleared
 from headend.prepayment.accounts.enrolment import Enrolment
 from headend.prepayment.books import autopay, fences, payments, points
 from headend.prepayment.books.autopay import Debit
@@ -253,7 +253,7 @@ class Office:
             if kind == NOT_BOOKED:
                 raise BadInput(f"flag {kind!r} ends when its payment is told again, or is dropped")
             clear_flag(connection, account, kind)
-            note_change(connection, account, "flag", now, by=by, before=f"{kind}: {standing_[kind]}")
+            note_cleared(connection, account, kind, standing_[kind], now, by=by)
             return self._looked_after(connection, account, now)
 
     def why_not(self, account: str) -> Sequence[str]:

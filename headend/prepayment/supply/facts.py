@@ -10,7 +10,7 @@ from msgspec import Struct
 from sqlalchemy import Connection, or_, select
 
 from headend.prepayment.accounts.accounts import account_of, account_of_row, contact_of
-from headend.prepayment.accounts.changes import flag_changed_at
+from headend.prepayment.accounts.changes import flag_cleared_at
 from headend.prepayment.books.autopay import is_unanswered
 from headend.prepayment.books.books import balance_of, balances_of
 from headend.prepayment.books.fences import fenced
@@ -74,7 +74,7 @@ class SupplyFacts:
         notices |= notices_of(connection, account, episode.number)
         last_warnings = 0
         if "last-warning" in notices:
-            looked = flag_changed_at(connection, account, WARNED_IN_VAIN)
+            looked = flag_cleared_at(connection, account, WARNED_IN_VAIN)
             last_warnings = tried_of(connection, account, episode.number, "last-warning", looked)
         asked = orders_of(connection, account, episode.number, row.orders) if row.orders else []
         return (

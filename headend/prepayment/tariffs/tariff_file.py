@@ -33,7 +33,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field
 
 from headend.configuration.reader import Problem, Reader, read_toml
-from headend.configuration.words import ConfigTable, Name
+from headend.configuration.words import LEAP_YEAR, ConfigTable, MonthDay, Name, TimeOfDay
 from headend.errors import ConfigError
 from headend.prepayment.money import MINOR_DIGITS, Rounding, exact_minor
 from headend.prepayment.tariffs.tariff import (
@@ -52,27 +52,12 @@ from headend.prepayment.tariffs.tariff import (
 __all__ = ["TARIFFS", "check_tariff", "load_tariff", "load_tariffs"]
 
 TARIFFS = Path(__file__).parent
-LEAP_YEAR = 2024  # all days that a season may have
 _NUMBER = re.compile(r"\d{1,9}(\.\d{1,12})?")
 
 
 def _number(text: str) -> str:
     if not _NUMBER.fullmatch(text):
         raise ValueError(f'{text!r}; expected a decimal number as text that is not negative, such as "0.5600"')
-    return text
-
-
-def _clock(text: str) -> str:
-    if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d|24:00", text):
-        raise ValueError(f"{text!r}; expected a time of day such as 09:00, or 24:00")
-    return text
-
-
-def _month_day(text: str) -> str:
-    try:
-        date.fromisoformat(f"{LEAP_YEAR}-{text}")
-    except ValueError:
-        raise ValueError(f"{text!r}; expected month and day such as 06-01") from None
     return text
 
 
@@ -129,8 +114,8 @@ class _Tax(_Named):
 
 class _Season(ConfigTable):
     name: Name
-    first: Annotated[str, AfterValidator(_month_day)]
-    last: Annotated[str, AfterValidator(_month_day)]
+    first: MonthDay
+    last: MonthDay
 
 
 class _Window(ConfigTable):
@@ -138,8 +123,8 @@ class _Window(ConfigTable):
 
     seasons: Annotated[list[str], Field(min_length=1)] | None = None
     days: Annotated[list[Literal["workday", "weekend", "holiday"]], Field(min_length=1)] | None = None
-    start: Annotated[str, AfterValidator(_clock)]
-    end: Annotated[str, AfterValidator(_clock)]
+    start: TimeOfDay
+    end: TimeOfDay
     band: Literal["sharp", "peak", "flat", "valley"]
 
 
