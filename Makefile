@@ -4,9 +4,9 @@
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
-# Debian packages with the real brokers, the browser and the foreign tools that tests run against, and a program of each to look for.
-SERVERS := mosquitto mosquitto-clients mbpoll nats-server chromium fonts-wqy-microhei
-SERVER_PROGRAMS := mosquitto mosquitto_pub mbpoll nats-server chromium
+# Debian packages with the real brokers and databases, the browser and the foreign tools that tests run against, and a program of each to look for.
+SERVERS := mosquitto mosquitto-clients mbpoll nats-server chromium fonts-wqy-microhei postgresql
+SERVER_PROGRAMS := mosquitto mosquitto_pub mbpoll nats-server chromium initdb
 
 .PHONY: demo test servers check format bench clean
 
@@ -18,7 +18,7 @@ test: .venv/installed-dev servers
 
 servers:
 	@missing=; for program in $(SERVER_PROGRAMS); do \
-		PATH="$$PATH:/usr/sbin:/sbin" command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+		PATH="$$PATH:/usr/sbin:/sbin:$$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -n 1)" command -v $$program >/dev/null || missing="$$missing $$program"; done; \
 	if test -z "$$missing"; then :; \
 	elif { test "$$(id -u)" = 0 && command -v apt-get; } >/dev/null; then \
 		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(SERVERS); \

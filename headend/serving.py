@@ -25,6 +25,7 @@ from headend.assembly.upstream import Threads
 from headend.clock import SystemClock
 from headend.config import Config
 from headend.drivers.listener_connect import DialInConnect
+from headend.errors import StoreInUse
 from headend.observability import ConcentratorCollector, LineCollector, ListenerCollector
 from headend.store.lock import sole_owner
 from headend.store.reserve import disk_of
@@ -42,12 +43,20 @@ async def run_service(
     """The whole service of one process, until SIGTERM or SIGINT. Raises ConfigError, StoreError, ListenError."""
     stop = stop or asyncio.Event()
     _stop_on_signals(stop)
+    loop, end, taken = asyncio.get_running_loop(), stop, list[str]()
+
+    def lost(problem: str) -> None:
+        taken.append(problem)
+        loop.call_soon_threadsafe(end.set)
+
     with ExitStack() as held:
-        held.enter_context(sole_owner(config.store))
+        held.enter_context(sole_owner(config.store, lost))
         if config.prepayment.enabled:
-            held.enter_context(sole_owner(config.prepayment.store))
+            held.enter_context(sole_owner(config.prepayment.store, lost))
         threads = held.enter_context(Threads.started())
         await _serve(config, threads, on_ready=on_ready, stop=stop)
+    if taken:
+        raise StoreInUse(taken[0])
 
 
 async def _serve(

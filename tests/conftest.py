@@ -2,9 +2,13 @@
 
 import gc
 import os
+from collections.abc import Iterator
 
 import pytest
 import structlog
+
+from tests.databases import on_server
+from tests.postgres import Postgres, postgresql
 
 # What the tests start hundreds of times is compiled once, whatever the shell around them has set.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -69,6 +73,33 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="households of the year of prepaid supply; 12 live for some weeks only, and die in fewer places (full run: 1000)",
     )
     parser.addoption("--prepaid-lives", type=int, default=25, help="lives of prepaid accounts (full run: 2000)")
+    parser.addoption(
+        "--on-postgresql", action="store_true", help="stores and accounts on a server, wherever a test lets it"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What is marked runs on a file and on a server."""
+    if metafunc.definition.get_closest_marker("both_databases") is not None:
+        metafunc.parametrize("database_kind", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One server for all tests of a worker."""
+    with postgresql() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def database_kind(request: pytest.FixtureRequest) -> Iterator[str]:
+    """What `databases.database_url` gives to this test."""
+    kind: str = getattr(request, "param", "postgresql" if request.config.getoption("on_postgresql") else "sqlite")
+    if kind == "sqlite":
+        yield kind
+        return
+    with on_server(request.getfixturevalue("postgres")):
+        yield kind
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

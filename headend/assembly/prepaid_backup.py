@@ -6,18 +6,19 @@ fence of each meter. So all accounts go on with fences above any that can have b
 """
 
 import sqlite3
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from msgspec import Struct
+from sqlalchemy import select
 
 from headend.database.engine import prepared_file
 from headend.prepayment.books.fences import ALL_ACCOUNTS
-from headend.prepayment.storage.database import open_database
-from headend.store.backup import BackupTaken, Show, back_up, replace_by
+from headend.prepayment.storage.database import open_database, put_rows
+from headend.prepayment.storage.tables import feed_cursor, fences
+from headend.store.backup import BackupTaken, Show, back_up, held_on_server, replace_by
 
-__all__ = ["AccountsRestored", "back_up_accounts", "restore_accounts"]
+__all__ = ["AccountsRestored", "accounts_go_on_after_server", "back_up_accounts", "restore_accounts"]
 
 ENDING = "-accounts"
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -47,11 +48,17 @@ def restore_accounts(url: str, backup: Path, now: datetime, show: Show) -> Accou
     """Nobody may have the database open. Raises StoreInUse, ConfigError, StoreUnavailable, SchemaMismatch."""
 
     def prepare(part: Path, taken_at: datetime, last: int) -> None:
-        open_database(f"sqlite:///{part}").dispose()  # with the tables of this program
-        _lift_fences(part, now)
+        _lift_fences(f"sqlite:///{part}", now)
 
     taken_at, last, replaced, _ = replace_by(url, backup, now, prepare, needs="feed_cursor", show=show)
     return AccountsRestored(backup_at=taken_at, last_sequence=last, replaced=replaced)
+
+
+def accounts_go_on_after_server(url: str, restored_to: datetime, now: datetime) -> AccountsRestored:
+    """The server's own tools have put the accounts back to what they were at `restored_to`. The rest as `restore_accounts`."""
+    with held_on_server(url, restored_to, now):
+        last = _lift_fences(url, now)
+    return AccountsRestored(backup_at=restored_to, last_sequence=last, replaced=None)
 
 
 def _cursor(copy: sqlite3.Connection) -> int:
@@ -59,12 +66,17 @@ def _cursor(copy: sqlite3.Connection) -> int:
     return 0 if row is None else int(row[0])
 
 
-def _lift_fences(part: Path, now: datetime) -> None:
+def _lift_fences(url: str, now: datetime) -> int:
+    """Of all accounts, also those that are not in the backup; with the tables of this program. Gives the cursor into the feed."""
     lowest = (now - EPOCH) // timedelta(minutes=1) * STEP
-    with closing(sqlite3.connect(part)) as connection, connection:
-        connection.execute("UPDATE fences SET number = max(number + ?, ?)", (STEP, lowest))
-        # That all accounts count on from, also those that are not in the backup.
-        connection.execute(
-            "INSERT OR REPLACE INTO fences (account, number) SELECT ?, max(?, coalesce(max(number), 0)) FROM fences",
-            (ALL_ACCOUNTS, lowest),
-        )
+    database = open_database(url)
+    try:
+        with database.writing("lifting fences") as connection:
+            lifted = {
+                account: max(number + STEP, lowest) for account, number in connection.execute(select(fences)).all()
+            }
+            lifted[ALL_ACCOUNTS] = max([lowest, *lifted.values()])
+            put_rows(connection, fences, list(lifted.items()))
+            return connection.execute(select(feed_cursor.c.sequence)).scalar() or 0
+    finally:
+        database.dispose()

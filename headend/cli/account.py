@@ -14,7 +14,7 @@ import typer
 
 from headend.cli.account_verbs import REQUIRED, TARIFF_VERBS, VERBS, Kind, Place, Typed, Verb
 from headend.cli.client import ConfigOption, TokenOption, UrlOption, any_body, calling, path_part, refuse
-from headend.cli.output import ExitCode, fail, print_json, stderr, stdout
+from headend.cli.output import ExitCode, fail, moment_of, print_json, stderr, stdout
 from headend.cli.relay_answers import Json
 from headend.prepayment.money import MINOR_DIGITS, exact_minor
 
@@ -208,15 +208,7 @@ def _day(name: str, text: str) -> str:
 
 
 def _moment(name: str, text: str | None) -> str:
-    if text is None:
-        return datetime.now(UTC).isoformat()
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        fail(f"--{name} is {text!r}; expected a time such as 2026-11-22T16:00:00+08:00")
-    if moment.tzinfo is None:
-        fail(f"--{name} {text!r} has no zone; expected a time such as 2026-11-22T16:00:00Z or …+08:00")
-    return moment.isoformat()
+    return (datetime.now(UTC) if text is None else moment_of(f"--{name}", text)).isoformat()
 
 
 def _uses(texts: list[str]) -> dict[str, str]:

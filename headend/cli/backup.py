@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from headend.cli.output import print_json, stderr, stdout
+from headend.cli.output import fail, moment_of, print_json, stderr, stdout
 from headend.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ __all__ = ["register"]
 PAGE = 4096
 ON_SERVER = (
     "{} not in this backup: a server's database is backed up with its own tools (pg_dump, or continuous archiving, which loses "
-    "nothing); the accounts first, then the store"
+    "nothing); the accounts first, then the store. After it was put back: headend restore --restored-to"
 )
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The configuration file, headend.toml.")]
@@ -74,11 +75,21 @@ def backup_command(
 
 def restore_command(
     config: ConfigFile,
-    backup: Annotated[Path, typer.Argument(metavar="BACKUP", help="A file that `headend backup` has made.")],
+    backup: Annotated[
+        Path | None,
+        typer.Argument(metavar="[BACKUP]", help="A file that `headend backup` has made.", show_default=False),
+    ] = None,
     beyond: Annotated[int, typer.Option(min=0, help="Highest sequence that any consumer has, where it is known.")] = 0,
     accounts: Annotated[
         bool, typer.Option("--accounts", help="BACKUP is of the accounts of [prepayment]; the store stays as it is.")
     ] = False,
+    restored_to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Instead of BACKUP: the server's own tools have put its database back to this moment, 2026-11-22T02:00:00Z.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Put a backup into the place of the store; the head-end must not run. The former store is kept beside it.
@@ -86,14 +97,21 @@ def restore_command(
     The feed goes on far above what can have been given out since the backup; its first event says which numbers are void.
     """
     from headend.config import load_config
-    from headend.store.backup import restore
+    from headend.store.backup import go_on_after_server, restore
 
-    loaded = load_config(config)
+    if (backup is None) == (restored_to is None):
+        fail("expected either BACKUP, or of a server's database that its own tools have put back --restored-to TIME")
+    loaded, now = load_config(config), SystemClock().now()
     if accounts:
-        _restore_accounts(loaded, backup, json)
+        _restore_accounts(loaded, backup, restored_to, now, json)
         return
-    with _bar("restoring", 1) as show:
-        restored = restore(loaded.store, backup, loaded.name, SystemClock().now(), beyond=beyond, show=show)
+    if backup is not None:
+        with _bar("restoring", 1) as show:
+            restored = restore(loaded.store, backup, loaded.name, now, beyond=beyond, show=show)
+    else:
+        restored = go_on_after_server(
+            loaded.store, loaded.name, moment_of("--restored-to", restored_to or ""), now, beyond=beyond
+        )
     if json:
         print_json(msgspec.to_builtins(restored, enc_hook=str))
         return
@@ -107,11 +125,18 @@ def restore_command(
         stdout.print(escape(f"the former store is {restored.replaced}; remove it when nobody needs it any more"))
 
 
-def _restore_accounts(loaded: "Config", backup: Path, json: bool) -> None:
-    from headend.assembly.prepaid_backup import restore_accounts
+def _restore_accounts(
+    loaded: "Config", backup: Path | None, restored_to: str | None, now: datetime, json: bool
+) -> None:
+    from headend.assembly.prepaid_backup import accounts_go_on_after_server, restore_accounts
 
-    with _bar("restoring", 1) as show:
-        restored = restore_accounts(loaded.prepayment.store, backup, SystemClock().now(), show)
+    if backup is not None:
+        with _bar("restoring", 1) as show:
+            restored = restore_accounts(loaded.prepayment.store, backup, now, show)
+    else:
+        restored = accounts_go_on_after_server(
+            loaded.prepayment.store, moment_of("--restored-to", restored_to or ""), now
+        )
     if json:
         print_json(msgspec.to_builtins(restored, enc_hook=str))
         return

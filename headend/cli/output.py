@@ -1,7 +1,8 @@
-"""What all commands share: exit codes, where errors go, how JSON and tables are printed."""
+"""What all commands share: exit codes, where errors go, how JSON and tables are printed, how a time is typed."""
 
 import enum
 import sys
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 import msgspec
@@ -18,6 +19,7 @@ __all__ = [
     "exit_code_of",
     "fail",
     "forgive_encoding",
+    "moment_of",
     "print_json",
     "print_line",
     "print_table",
@@ -70,6 +72,17 @@ def fail(text: str, code: ExitCode = ExitCode.USAGE) -> NoReturn:
     """One message on standard error, and out."""
     stderr.print(Text.assemble(("error:", "bold red"), " ", text))
     raise typer.Exit(code)
+
+
+def moment_of(option: str, text: str, *, or_a: str = "") -> datetime:
+    """A time with its zone, UTC. or_a: what else the option takes, for the error: "length such as 15m, or a "."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        fail(f"{option} is {text!r}; expected a {or_a}time such as 2026-11-22T16:00:00Z")
+    if moment.tzinfo is None:
+        fail(f"{option} {text!r} has no zone; expected a time such as 2026-11-22T16:00:00Z or …+08:00")
+    return moment.astimezone(UTC)
 
 
 def print_json(value: Any) -> None:

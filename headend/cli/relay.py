@@ -16,7 +16,7 @@ from rich.table import Table
 
 from headend.cli import relay_limits
 from headend.cli.client import ConfigOption, TokenOption, UrlOption, any_body, calling, path_part, refuse
-from headend.cli.output import ExitCode, fail, print_json, print_table, stderr, stdout
+from headend.cli.output import ExitCode, fail, moment_of, print_json, print_table, stderr, stdout
 from headend.cli.relay_answers import Json, Reason, good_body, tell_refused
 
 if TYPE_CHECKING:
@@ -416,13 +416,7 @@ def _moment(option: str, text: str) -> str:
     number, unit = text[:-1], text[-1:]
     if unit in _UNITS and number.isascii() and number.isdecimal() and len(number) < 7:
         return (datetime.now(UTC) + timedelta(seconds=int(number) * _UNITS[unit])).isoformat()
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        fail(f"{option} is {text!r}; expected a length such as 15m or 2h, or a time such as 2026-11-22T16:00:00Z")
-    if moment.tzinfo is None:
-        fail(f"{option} {text!r} has no zone; expected a time such as 2026-11-22T16:00:00Z or …+08:00")
-    return moment.isoformat()
+    return moment_of(option, text, or_a="length such as 15m or 2h, or a ").isoformat()
 
 
 def _proof(path: Path) -> dict[str, Any]:

@@ -11,10 +11,11 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Table, create_engine, event, insert, make_url
 from sqlalchemy.exc import ArgumentError, DataError, SQLAlchemyError
 
+from headend.database import postgresql
 from headend.database.hot import ask_sqlite
 from headend.errors import ConfigError, ItemRefused, StoreFull, StoreUnavailable
 
-__all__ = ["connect", "insert_rows", "prepared_file", "reading", "writing"]
+__all__ = ["connect", "insert_rows", "prepared_file", "reading", "translated", "writing"]
 
 # Many rows per statement, because sqlite3 gives up the interpreter's lock several times per execution, and a busy event loop gives
 # it back only after the switch interval: row by row, the commits of a head-end at work starved. Few sizes, because each is a
@@ -32,7 +33,11 @@ def connect(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Engine:
     try:
         parsed = make_url(url)
         # Parameters stay out of error texts: they carry meter numbers, and /healthz shows the error to everyone.
-        engine = create_engine(parsed, hide_parameters=True)
+        if parsed.get_backend_name() == "postgresql":
+            settings = {name: value for name, value in postgresql.CONNECT.items() if name not in parsed.query}
+            engine = create_engine(parsed, hide_parameters=True, connect_args=settings, pool_pre_ping=True)
+        else:
+            engine = create_engine(parsed, hide_parameters=True)
     except (ArgumentError, ImportError, SQLAlchemyError) as error:
         raise ConfigError(
             f"store URL cannot be used ({error}): expected sqlite:////absolute/path/headend.db or "
@@ -45,6 +50,8 @@ def connect(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Engine:
                 "database in memory, which loses every read at the next restart"
             )
         _prepare_sqlite(engine, busy_timeout_s)
+    else:
+        postgresql.prepare(engine, busy_timeout_s)
     return engine
 
 
@@ -65,26 +72,27 @@ def prepared_file(url: str) -> Path | None:
 @contextmanager
 def reading(engine: Engine, doing: str) -> Iterator[Connection]:
     """One consistent view. Raises StoreUnavailable, StoreFull."""
-    with _translated(engine, doing), engine.begin() as connection:
+    with translated(engine, doing), engine.begin() as connection:
         yield connection
 
 
 @contextmanager
 def writing(engine: Engine, doing: str) -> Iterator[Connection]:
     """One transaction: everything durable at the end of the block, or nothing. Raises StoreUnavailable, StoreFull, ItemRefused."""
-    with _translated(engine, doing), engine.connect() as connection:
+    with translated(engine, doing), engine.connect() as connection:
         connection.execution_options(headend_writes=True)
         with connection.begin():
             yield connection
 
 
 def insert_rows(connection: Connection, table: Table, values: Sequence[Any]) -> None:
-    """Insert whole rows, all columns in the table's order; `values` has row after row without nesting."""
+    """Insert whole rows, all columns in the table's order; `values` has row after row without nesting, or nothing."""
     width = len(table.columns)
     if connection.dialect.name != "sqlite":
         names = table.columns.keys()
         rows = [dict(zip(names, values[at : at + width], strict=True)) for at in range(0, len(values), width)]
-        connection.execute(insert(table), rows)
+        if rows:
+            connection.execute(insert(table), rows)
         return
     at = 0
     while at < len(values):
@@ -101,21 +109,29 @@ def _insert_text(table: str, width: int, rows: int) -> str:
 
 
 @contextmanager
-def _translated(engine: Engine, doing: str) -> Iterator[None]:
+def translated(engine: Engine, doing: str) -> Iterator[None]:
+    """A database's errors as ours. Raises StoreUnavailable, StoreFull, ItemRefused."""
     try:
         yield
     except DataError as error:
-        raise ItemRefused(f"{doing}: the database cannot hold a value: {error.orig}") from error
+        raise ItemRefused(f"{doing}: the database cannot hold a value: {_first_line(error.orig)}") from error
     except SQLAlchemyError as error:
         # Everything else is the database's trouble, not the item's: a full disk, a lock, a trigger, a lost connection.
         cause = getattr(error, "orig", None) or error
         kind = StoreFull if _is_full(cause, engine.url.database) else StoreUnavailable
-        said = "the disk is full" if kind is StoreFull else str(cause)
+        said = "the disk is full" if kind is StoreFull else _first_line(cause)
         raise kind(f"{doing}: {said}; nothing was stored by this call") from error
+
+
+def _first_line(cause: BaseException | None) -> str:
+    """PostgreSQL goes on with rows and statements, and meter numbers in them."""
+    return str(cause).partition("\n")[0]
 
 
 def _is_full(cause: BaseException, file: str | None) -> bool:
     """SQLite says so only where it writes pages; opening its files, or enlarging them, fails with words that name no cause."""
+    if getattr(cause, "sqlstate", None) == postgresql.DISK_FULL:
+        return True
     code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and file is not None:
         try:

@@ -56,9 +56,11 @@ class HotStatement:
         return self._ask(connection, values).rowcount
 
     def change_each(self, connection: Connection, rows: Iterator[Sequence[Any]] | Sequence[Sequence[Any]]) -> None:
-        """Once for each row of values."""
+        """Once for each row of values; there may be none."""
         if connection.dialect.name != "sqlite":
-            connection.execute(self.statement, [dict(zip(self._names, values, strict=True)) for values in rows])
+            given = [dict(zip(self._names, values, strict=True)) for values in rows]
+            if given:  # without any, SQLAlchemy would ask once, for nothing
+                connection.execute(self.statement, given)
             return
         for values in rows:
             self._ask(connection, values)

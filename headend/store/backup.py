@@ -22,7 +22,7 @@ from typing import TypeVar
 from msgspec import Struct
 from sqlalchemy import Connection, insert
 
-from headend.database.engine import connect, prepared_file, writing
+from headend.database.engine import connect, prepared_file, reading, writing
 from headend.errors import ConfigError, HeadendError, StoreUnavailable
 from headend.feed.envelope import encode_event, iso_utc
 from headend.model import Event
@@ -35,7 +35,16 @@ from headend.store.restores_tables import feed_restores
 from headend.store.rows import epoch_ms, from_epoch_ms
 from headend.store.tables import feed_batches
 
-__all__ = ["BackupTaken", "Restored", "back_up", "is_on_server", "replace_by", "restore"]
+__all__ = [
+    "BackupTaken",
+    "Restored",
+    "back_up",
+    "go_on_after_server",
+    "held_on_server",
+    "is_on_server",
+    "replace_by",
+    "restore",
+]
 
 RESTORED_TYPE = "headend.service-status.v1"
 AHEAD = timedelta(days=1)  # interval ends that may have been given out before their time, by a clock that was fast
@@ -131,11 +140,47 @@ def restore(
     def prepare(part: Path, taken_at: datetime, last: int) -> Void:
         migrate(f"sqlite:///{part}")
         void = void_after(last, now, max(beyond, _last_of(_file_of(url))))
-        _make_void(part, name, void, taken_at, now)
+        _make_void(f"sqlite:///{part}", name, void, taken_at, now)
         return void
 
     taken_at, last, replaced, void = replace_by(url, backup, now, prepare, needs="feed_batches", show=show)
     return Restored(backup_at=taken_at, last_before=last, first_sequence=void.last + 1, replaced=replaced)
+
+
+def go_on_after_server(url: str, name: str, restored_to: datetime, now: datetime, *, beyond: int = 0) -> Restored:
+    """The server's own tools have put its database back to what it was at `restored_to`: the feed goes on as `restore` lets it.
+
+    The rest as `restore`.
+    """
+    with held_on_server(url, restored_to, now):
+        migrate(url)
+        engine = connect(url)
+        try:
+            with reading(engine, "looking up the end of the feed") as connection:
+                last = connection.execute(LAST).scalar() or 0
+        finally:
+            engine.dispose()
+        void = void_after(last, now, beyond)
+        _make_void(url, name, void, restored_to, now)
+    return Restored(backup_at=restored_to, last_before=last, first_sequence=void.last + 1, replaced=None)
+
+
+@contextmanager
+def held_on_server(url: str, restored_to: datetime, now: datetime) -> Iterator[None]:
+    """A server's database that was put back, while nobody else may have it open. Raises StoreInUse, ConfigError, StoreUnavailable."""
+    if not is_on_server(url):
+        raise ConfigError("this database is a file: give the backup that is to be put into its place")
+    _expect_past(restored_to, now, "it is said to be restored to")
+    with sole_owner(url):
+        yield
+
+
+def _expect_past(moment: datetime, now: datetime, said: str) -> None:
+    if moment > now:
+        raise ConfigError(
+            f"{said} {iso_utc(moment)}, and it is {iso_utc(now)} here: set the clock of this machine first, how far the feed must "
+            f"go on depends on it"
+        )
 
 
 def replace_by(
@@ -156,11 +201,7 @@ def replace_by(
     part = file.with_name(f"{file.name}.restoring")
     with sole_owner(url), _said(f"restoring {backup} to {file}", remove=part):
         taken_at, last = _facts(backup)
-        if taken_at > now:
-            raise ConfigError(
-                f"{backup} says it was taken at {iso_utc(taken_at)}, and it is {iso_utc(now)} here: set the clock of this "
-                f"machine first, how far the feed must go on depends on it"
-            )
+        _expect_past(taken_at, now, f"{backup} says it was taken at")
         for old in (part, *(Path(f"{part}{ending}") for ending in _COMPANIONS)):
             old.unlink(missing_ok=True)
         _copy(backup, part, show)
@@ -183,9 +224,9 @@ def replace_by(
     return taken_at, last, replaced, prepared
 
 
-def _make_void(file: Path, name: str, void: Void, taken_at: datetime, now: datetime) -> None:
+def _make_void(url: str, name: str, void: Void, taken_at: datetime, now: datetime) -> None:
     """Everything that makes the copy a store that goes on behind the void, in one transaction but for the cursors, which may repeat."""
-    engine = connect(f"sqlite:///{file}")
+    engine = connect(url)
     data: dict[str, object] = {
         "kind": "restored",
         "state": "restored",
@@ -297,7 +338,8 @@ def _file_of(url: str) -> Path:
     file = prepared_file(url)
     if file is None:
         raise ConfigError(
-            "this store is a server's database: back it up with its own tools (pg_dump, or continuous archiving, which loses nothing)"
+            "this is a server's database: back it up and put it back with its own tools (pg_dump, or continuous archiving, which loses "
+            "nothing), and then let it go on with `headend restore CONFIG --restored-to TIME`"
         )
     return file.resolve()
 

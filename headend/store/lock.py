@@ -1,19 +1,19 @@
 """One head-end per store: a second one would poll the same lines and talk into the first one's replies.
 
-A lock beside the SQLite file that the operating system holds for the process and gives up when it ends, however it ends. The file
-itself stays: removing it could let two processes lock two files of one name. On PostgreSQL nothing is refused yet; there,
-lines will be shared out by lease.
+Of a SQLite file: a lock beside it that the operating system holds for the process and gives up when it ends, however it ends. The
+lock's file stays: removing it could let two processes lock two files of one name. Of a server's database: see `server_hold`.
 """
 
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from headend.database.engine import prepared_file
 from headend.errors import StoreInUse, StoreUnavailable
+from headend.store.server_hold import ServerHold
 
 __all__ = ["sole_owner"]
 
@@ -34,15 +34,19 @@ else:
 
 
 @contextmanager
-def sole_owner(url: str) -> Iterator[None]:
+def sole_owner(url: str, lost: Callable[[str], None] = lambda _: None) -> Iterator[None]:
     """Hold the store at `url` for this process; looking at it and making tokens needs no such hold.
 
-    Raises StoreInUse, StoreUnavailable.
+    lost: told once, from another thread and with words for
+    who runs it, when another head-end has a server's store now: this one must end. Raises StoreInUse, StoreUnavailable, ConfigError.
     """
     file = prepared_file(url)
-    if file is None:
+    with ServerHold(url, lost) if file is None else _file_hold(file):
         yield
-        return
+
+
+@contextmanager
+def _file_hold(file: Path) -> Iterator[None]:
     path = Path(f"{file.resolve()}.lock")  # resolved: the same store by another name is the same store
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

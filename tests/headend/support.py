@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, inspect, text
 
 from headend.clock import Clock
 from headend.intervals.guard import Guard, GuardedMeter
@@ -17,11 +17,13 @@ from headend.prepayment.storage.database import open_database
 from headend.ratios import Ratios
 from headend.store import Store, migrate
 from protocols.values import Unit
+from tests.databases import database_url
 
 START = datetime(2026, 1, 31, 16, 0, tzinfo=UTC)
 PERIOD = timedelta(minutes=15)
 IMPORT = "1-0:1.8.0"
 VOLTAGE = "1-0:32.7.0"
+SQLITE = "sqlite:///"
 
 
 class StillClock:
@@ -75,7 +77,7 @@ def an_event(subject: str = "M000001") -> Event:
 
 def new_store(folder: Path) -> Store:
     url = store_url(folder)
-    if not (folder / "headend.db").exists():
+    if url.startswith(SQLITE) and not (folder / "headend.db").exists():
         with_tables(url)
     else:
         migrate(url)
@@ -83,7 +85,7 @@ def new_store(folder: Path) -> Store:
 
 
 def with_tables(url: str) -> str:
-    """The URL of a store as it was given; if its file was not there, it is now, migrated and empty."""
+    """The URL of a store as it was given; if its tables were not there, they are now, and empty."""
     return _laid_out(url, migrate)
 
 
@@ -93,8 +95,9 @@ def with_account_tables(url: str) -> str:
 
 
 def _laid_out(url: str, make: Callable[[str], None]) -> str:
-    path = Path(url.removeprefix("sqlite:///"))
-    if not path.exists():
+    if not url.startswith(SQLITE):
+        make(url)
+    elif not (path := Path(url.removeprefix(SQLITE))).exists():
         path.write_bytes(_empty(make))
     return url
 
@@ -104,7 +107,7 @@ def _empty(make: Callable[[str], None]) -> bytes:
     """A file that `make` made: each of many migrations waits for the disk, and tests want hundreds of such files."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "empty.db"
-        make(f"sqlite:///{path}")
+        make(f"{SQLITE}{path}")
         assert [one.name for one in path.parent.iterdir()] == [path.name], "something of it is not in the file"
         return path.read_bytes()
 
@@ -114,16 +117,15 @@ def _make_accounts(url: str) -> None:
 
 
 def store_url(folder: Path) -> str:
-    return f"sqlite:///{folder / 'headend.db'}"
+    return database_url(folder, "headend")
 
 
 def dump(engine: Engine, *, without: Collection[str] = ()) -> dict[str, list[tuple[object, ...]]]:
-    """A whole SQLite database, table by table."""
+    """A whole database, table by table."""
     with engine.connect() as connection:
-        names = connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'table'")).scalars().all()
         return {
             name: sorted((tuple(row) for row in connection.execute(text(f'SELECT * FROM "{name}"'))), key=repr)
-            for name in sorted(names)
+            for name in sorted(inspect(connection).get_table_names())
             if name not in without
         }
 

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from headend.keys import make_key_files
+from tests.databases import database_url
 from tests.system.processes import BIN, HeadEndProcess, eventually, make_tokens
 
 __all__ = ["LiveSite"]
@@ -68,7 +69,7 @@ class LiveSite:
 
     def _write_config(self) -> None:
         self.config.write_text(
-            f'[headend]\nname = "live"\ntimezone = "Asia/Shanghai"\nstore = "sqlite:///{self.folder}/store.db"\n'
+            f'[headend]\nname = "live"\ntimezone = "Asia/Shanghai"\nstore = "{database_url(self.folder, "store")}"\n'
             '[api]\nlisten = "127.0.0.1:0"\n'
             '[secrets]\npassword = "file:password"\noperator = "file:operator"\n'
             '[audit]\nsigning_key = "file:audit-key.pem"\n'

@@ -12,6 +12,7 @@ from headend.ledger.signing import make_keys
 from simulators.demo import PEOPLE
 from simulators.demo_home import ADDRESS, CONTRACT, Home, Pace, config_of, write_rules
 from simulators.demo_parts import SITE, config_text
+from tests.databases import database_url
 from tests.system.processes import HeadEndProcess, make_tokens, simulated_lines
 
 __all__ = ["PACE", "site"]
@@ -32,7 +33,12 @@ def site(folder: Path) -> Iterator[tuple[HeadEndProcess, dict[str, str]]]:
         make_key_files(folder, "audit-key")
         write_rules(folder, home, today=datetime.now(ZoneInfo(SITE)).date())
         config = folder / "headend.toml"
-        config.write_text(config_text([], config_of(home)), encoding="utf-8")
+        text = config_text([], config_of(home))
+        for part, name in (("[headend]", "store"), ("[prepayment]", "accounts")):
+            if (url := database_url(folder, name)).startswith("postgresql"):
+                assert text.count(f"{part}\n") == 1
+                text = text.replace(f"{part}\n", f'{part}\nstore = "{url}"\n')
+        config.write_text(text, encoding="utf-8")
         assert load_config(config).problems == ()
         tokens = make_tokens(config, PEOPLE)
         head_end = HeadEndProcess(config, tokens["reader"])

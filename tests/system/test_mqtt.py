@@ -17,6 +17,7 @@ import pytest
 from aiomqtt import Client, MqttError, ProtocolVersion
 
 from tests.brokers import Broker, mosquitto
+from tests.databases import database_url
 from tests.system.lives import Life, Nursery
 from tests.system.processes import HeadEndProcess, create_token, eventually, pull
 
@@ -35,7 +36,7 @@ def one_concentrator(folder: Path, broker: Broker, *, meters: int) -> str:
     return f"""
 [headend]
 name = "under-test"
-store = "sqlite:///{folder}/store.db"
+store = "{database_url(folder, "store")}"
 [api]
 listen = "127.0.0.1:0"
 [[plans]]
@@ -97,6 +98,7 @@ def numbered_readings(broker: Broker, *, per_second: float) -> Iterator[list[int
         assert process.wait(timeout=60) == 0
 
 
+@pytest.mark.both_databases
 @pytest.mark.timeout(900)
 def test_killed_while_readings_come_in_none_is_lost_and_none_is_twice_in_the_feed(
     tmp_path: Path, request: pytest.FixtureRequest

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from simulators.demo_home import METER, TARIFF
 from tests.system.prepaid_site import site
@@ -40,6 +41,7 @@ def rows_of(text: str) -> dict[str, dict[str, str]]:
     return {row["receipt"]: row for row in csv.DictReader(text.splitlines())}
 
 
+@pytest.mark.both_databases
 def test_what_channels_wrote_down_is_what_the_head_end_booked_each_payment_once(tmp_path: Path) -> None:
     days = tmp_path / "days"
     with site(tmp_path) as (head_end, tokens):

@@ -43,6 +43,7 @@ def moment(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
+@pytest.mark.both_databases
 @pytest.mark.timeout(240)
 def test_the_story_of_a_balance_that_runs_out_is_true(tmp_path: Path) -> None:
     began = time.monotonic()

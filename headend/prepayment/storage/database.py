@@ -10,7 +10,7 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, Table, text
+from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.dialects import postgresql
 
 from headend.database.engine import connect, prepared_file, reading, writing
@@ -19,7 +19,6 @@ from headend.errors import SchemaMismatch
 __all__ = ["AT_ONCE", "Database", "open_database", "put_rows"]
 
 AT_ONCE = 500  # values in one question; databases limit the number of parameters
-_ONE_WRITER = text("SELECT pg_advisory_xact_lock(7274562)")  # any number, as long as it is always the same
 _SCRIPTS = Path(__file__).parent / "migrations"
 _ROWS_PER_STATEMENT = (100, 10, 1)
 
@@ -42,9 +41,6 @@ class Database:
         """Everything durable at the end of the block, or nothing. Raises StoreUnavailable, StoreFull, ItemRefused."""
         # Who waits for SQLite's lock asks for it again and again, and gets it never from one who writes without a pause.
         with self._writer, writing(self.engine, doing) as connection:
-            if connection.dialect.name == "postgresql":
-                # One writer at a time, as in SQLite: what a transaction has read is still so when it writes.
-                connection.execute(_ONE_WRITER)
             yield connection
 
     def dispose(self) -> None:

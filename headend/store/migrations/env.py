@@ -2,6 +2,7 @@
 
 from alembic import context
 
+from headend.database.postgresql import sort_by_bytes
 from headend.store import (
     audit_tables,
     commands_tables,
@@ -25,6 +26,8 @@ __all__ = [
     "truth_tables",
 ]  # tables of their own modules, in the same metadata
 
-context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
+connection = context.config.attributes["connection"]
+context.configure(connection=connection, target_metadata=metadata)
 with context.begin_transaction():
     context.run_migrations()
+    sort_by_bytes(connection, metadata)

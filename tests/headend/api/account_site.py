@@ -28,6 +28,7 @@ from headend.prepayment.office.office import Office, Outside, Settings
 from headend.prepayment.storage.database import Database, open_database
 from headend.store.tokens import Tokens
 from headend.store.writer import Writer, inline
+from tests.databases import database_url
 from tests.headend.prepayment.books.test_autopay import BankBook
 from tests.headend.prepayment.example_tariffs import FLAT, STEPPED_YEAR
 from tests.headend.prepayment.fleet import ListFeed, interval
@@ -104,7 +105,7 @@ class AccountSite:
         self.clock = TownClock(self.town)
         self.store = new_store(folder)
         self.tokens = Tokens(self.store, self.clock)
-        self.database: Database = open_database(with_account_tables(f"sqlite:///{folder}/prepayment.db"))
+        self.database: Database = open_database(with_account_tables(database_url(folder, "prepayment")))
         self.feed = ListFeed()
         self.switch = Switch(self.town, lambda account: self.supply.office.standing(account).available_minor)
         self.mail = Mail(self.town)

@@ -48,8 +48,8 @@ def url(tmp_path: Path) -> str:
 
 def an_account(database: Database, account: str, fence: int) -> None:
     with database.writing("making an account") as connection:
-        connection.exec_driver_sql("INSERT OR IGNORE INTO customers VALUES ('C1', 'Li', 'x', '34')")
-        connection.exec_driver_sql("INSERT OR IGNORE INTO premises VALUES ('P1', 'here', 0)")
+        connection.exec_driver_sql("INSERT INTO customers VALUES ('C1', 'Li', 'x', '34') ON CONFLICT DO NOTHING")
+        connection.exec_driver_sql("INSERT INTO premises VALUES ('P1', 'here', 0) ON CONFLICT DO NOTHING")
         number = connection.exec_driver_sql("SELECT count(*) FROM accounts").scalar_one() + 1
         connection.exec_driver_sql(
             "INSERT INTO accounts (number, id, customer, premises, currency, tariff, state, opened_on, reminder_minor, topup_minor, "

@@ -1,7 +1,6 @@
 """The rules over a real store: a stolen token, restarts, clocks that are set, two people, protections in the last moment."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -32,7 +31,7 @@ from headend.store.governor_protections import add_protection, person_of, protec
 from headend.store.tokens import Role
 from headend.store.writer import Writer, inline
 from tests.headend.commands.rules_support import FINE, NOON, a_meter, a_policy, an_order, rules_of
-from tests.headend.support import new_store, store_url
+from tests.headend.support import new_store
 
 T = TypeVar("T")
 METERS = 10_000
@@ -124,23 +123,15 @@ def orders(count: int, *, first: int = 0, requester: str = "thief", prefix: str 
     ]
 
 
-@pytest.fixture(scope="module")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("migrated")
-    new_store(folder).close()
-    return folder / "headend.db"
-
-
 @pytest.fixture
-def machine(tmp_path: Path, migrated: Path) -> Iterator[Machine]:
+def machine(tmp_path: Path) -> Iterator[Machine]:
     meters = {
         f"M{number:06}": a_meter(
             f"M{number:06}", feeder=f"F{number % 20}", line=f"L{number % 200}", estimated_kw=Decimal("0.4")
         )
         for number in range(METERS)
     }
-    shutil.copy(migrated, tmp_path)
-    store = Store(store_url(tmp_path), "luoyang-west")
+    store = new_store(tmp_path)
     yield Machine(store, meters)
     store.close()
 

@@ -19,6 +19,8 @@ from headend.model import MeterRecord
 from tests.headend.commands.test_story import METER, a_payment, accepted, play, state_of
 from tests.headend.commands.world import NOON, OpenGate, Room, World, WorldSwitch, an_order
 
+pytestmark = pytest.mark.both_databases
+
 OTHERS = [f"M{number:06d}" for number in range(5)]  # of METER's line, METER among them
 HOUR_S = 3600.0
 

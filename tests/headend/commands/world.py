@@ -52,6 +52,7 @@ from headend.store.commands_tables import command_payments
 from headend.store.store import Store
 from headend.store.tables import metadata
 from simulators.virtual_time import VirtualClock
+from tests.databases import database_url
 from tests.headend.commands.light_store import LightStore
 
 T = TypeVar("T")
@@ -261,7 +262,7 @@ class World:
             if folder is None:
                 self._folder = tempfile.TemporaryDirectory(dir=_fast_folder())
                 folder = Path(self._folder.name)
-            self._store = Store(f"sqlite:///{folder / 'commands.db'}", "test", busy_timeout_s=1.0)
+            self._store = Store(database_url(folder, "commands"), "test", busy_timeout_s=1.0)
             metadata.create_all(self._store.engine)
         self.meters: dict[str, SimMeter] = {}
         for number in range(meters):

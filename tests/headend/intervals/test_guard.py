@@ -20,6 +20,8 @@ from protocols.modbus.points import Point, PointType
 from protocols.values import Unit
 from tests.headend.support import PERIOD, START, StillClock, a_read, new_store
 
+pytestmark = pytest.mark.both_databases
+
 METER = GuardedMeter(id="M000001", contract="dlt645/base_2007", period_s=900)
 TOTAL = "1-0:1.8.0"
 

@@ -23,6 +23,7 @@ from headend.prepayment.office.service import Duty
 from headend.prepayment.ports import Bank
 from headend.prepayment.storage.tables import metadata
 from headend.prepayment.supply.store import load
+from tests.databases import database_url
 from tests.headend.prepayment.example_tariffs import FLAT, STEPPED_TOU, TOU
 from tests.headend.prepayment.fleet import SHANGHAI, ListFeed, interval
 from tests.headend.prepayment.supply_world import Mail, MortalDatabase, Switch, Town, TownClock, forget_the_disk
@@ -74,7 +75,7 @@ class OfficeWorld:
     ) -> None:
         self.town, self.feed, self.outbox = Town(1), ListFeed(), Outbox()
         self.mail = Mail(self.town)
-        self.engine = connect(f"sqlite:///{folder}/prepayment.db")
+        self.engine = connect(database_url(folder, "prepayment"))
         event.listen(self.engine, "connect", forget_the_disk)
         metadata.create_all(self.engine)
         self.database = MortalDatabase(self.engine, self.town)

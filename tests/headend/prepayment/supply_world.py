@@ -6,6 +6,7 @@ effect happens, and not by asking the program.
 """
 
 import random
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -36,6 +37,7 @@ from headend.prepayment.storage.tables import metadata
 from headend.prepayment.supply.desk import SupplyDesk
 from headend.prepayment.supply.facts import Standing
 from headend.prepayment.supply.store import touch
+from tests.databases import database_url
 
 __all__ = [
     "Crash",
@@ -279,7 +281,7 @@ class Program:
         self, folder: Path, town: Town, accounts: int, *, plan: NoticePlan = PLAN, daily_minor: int = 500
     ) -> None:
         self.town, self.plan = town, plan
-        self.engine = connect(f"sqlite:///{folder}/prepayment.db")
+        self.engine = connect(database_url(folder, "prepayment"))
         event.listen(self.engine, "connect", forget_the_disk)
         metadata.create_all(self.engine)
         self.mail = Mail(town)
@@ -426,4 +428,5 @@ class Program:
 
 def forget_the_disk(connection: Any, _: object) -> None:
     """These deaths are the program's own; the power stays on."""
-    connection.execute("PRAGMA synchronous=OFF")
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous=OFF")

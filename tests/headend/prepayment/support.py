@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from headend.database.engine import connect
 from headend.prepayment.model import Cause, Entry, customer_book
 from headend.prepayment.storage.tables import metadata
+from tests.databases import database_url
 
 __all__ = ["DAY", "NOON", "an_entry", "database"]
 
@@ -19,7 +20,7 @@ DAY = date(2026, 3, 2)
 
 @contextmanager
 def database(folder: Path) -> Iterator[Engine]:
-    engine = connect(f"sqlite:///{folder}/prepayment.db")
+    engine = connect(database_url(folder, "prepayment"))
     metadata.create_all(engine)
     try:
         yield engine

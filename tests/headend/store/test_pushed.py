@@ -42,6 +42,7 @@ def events(store: Store) -> list[dict[str, Any]]:
     return [json.loads(event) for event in store.events_after(0, 10_000)]
 
 
+@pytest.mark.both_databases
 def test_a_repeat_is_dropped_and_another_amount_is_a_suspect_revision(store: Store) -> None:
     assert store.commit([pushed(250), pushed(250), pushed(251)]) == [1, None, 2]
     assert store.commit([pushed(250, "1.5"), pushed(250, "9"), pushed(250, "9.0"), pushed(250)]) == [
@@ -73,6 +74,7 @@ def test_a_missing_read_hides_no_amount_and_an_amount_after_it_is_not_suspect(st
     assert (late.amount, late.revision, late.quality) == (Decimal(2), 1, (Quality.MEASURED,))
 
 
+@pytest.mark.both_databases
 def test_polled_and_pushed_reads_of_one_moment_know_of_each_other(store: Store) -> None:
     polled = a_read(slot=0, amount="1.50")
     assert store.commit([polled, pushed(0, "1.5"), pushed(0, "1.6")]) == [1, None, 2]
@@ -94,6 +96,7 @@ def test_what_was_stored_before_a_restart_is_known_after_it(store: Store, tmp_pa
     again.close()
 
 
+@pytest.mark.both_databases
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(seed=st.integers(0, 2**32), cuts=st.lists(st.integers(0, 300), max_size=6))
 def test_any_order_with_any_repeats_gives_the_same_reads_and_the_same_ids(
@@ -117,6 +120,7 @@ def test_any_order_with_any_repeats_gives_the_same_reads_and_the_same_ids(
     assert len(final[0][0]) == len(told)
 
 
+@pytest.mark.both_databases
 def test_milliseconds_come_back_and_bound_queries(store: Store) -> None:
     store.commit([pushed(1), pushed(1500, "2"), a_read(slot=1)])
     assert [read.interval_end for read in store.reads("M000001")] == [

@@ -10,6 +10,8 @@ from headend.model import MeterRecord
 from headend.store import Role, Store, Tokens
 from tests.headend.support import StillClock, new_store, store_url
 
+pytestmark = pytest.mark.both_databases
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:

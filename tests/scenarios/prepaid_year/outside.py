@@ -28,6 +28,7 @@ from headend.prepayment.ports import (
 )
 from headend.prepayment.storage.database import Database
 from headend.prepayment.storage.tables import metadata
+from tests.databases import database_url
 from tests.headend.prepayment.supply_world import Crash, Given, forget_the_disk
 from tests.scenarios.prepaid_year.meters import YearFeed
 
@@ -106,7 +107,7 @@ _SUMS = text("SELECT currency, SUM(balance_minor) FROM books GROUP BY currency")
 
 
 def an_engine(folder: Path) -> Engine:
-    engine = connect(f"sqlite:///{folder}/prepayment.db")
+    engine = connect(database_url(folder, "prepayment"))
     event.listen(engine, "connect", forget_the_disk)
     metadata.create_all(engine)
     return engine

@@ -2,13 +2,16 @@
 
 from alembic import context
 
+from headend.database.postgresql import sort_by_bytes
 from headend.prepayment.storage import supply_tables
 from headend.prepayment.storage.tables import metadata
 
 __all__ = ["supply_tables"]  # tables of their own module, in the same metadata
 
-VERSIONS = "prepayment_version"  # of its own, so that one PostgreSQL database may hold the head-end's tables, too
+VERSIONS = "prepayment_version"  # of its own: a head-end's store is not taken for accounts, or the other way round
 
-context.configure(connection=context.config.attributes["connection"], target_metadata=metadata, version_table=VERSIONS)
+connection = context.config.attributes["connection"]
+context.configure(connection=connection, target_metadata=metadata, version_table=VERSIONS)
 with context.begin_transaction():
     context.run_migrations()
+    sort_by_bytes(connection, metadata)

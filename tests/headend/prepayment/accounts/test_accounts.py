@@ -17,6 +17,8 @@ from headend.prepayment.model import Account, AccountState, Premises
 from headend.prepayment.storage.tables import customers
 from tests.headend.prepayment.support import NOON, database
 
+pytestmark = pytest.mark.both_databases
+
 MARCH = date(2026, 3, 1)
 OURS = {"M1", "M2", "M3"}
 WANG = Enrolment(

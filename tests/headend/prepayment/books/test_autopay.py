@@ -19,6 +19,7 @@ from headend.prepayment.model import Payment, PaymentState
 from headend.prepayment.office.till import Till
 from headend.prepayment.ports import Debited, DebitOutcome, OrderState, Supply
 from headend.prepayment.storage.database import Database, open_database
+from tests.databases import database_url
 from tests.headend.prepayment.fleet import SHANGHAI, at, enrol
 from tests.headend.support import with_account_tables
 
@@ -83,7 +84,7 @@ class FenceKeeper:
 
 class Shop:
     def __init__(self, folder: Path) -> None:
-        self.database: Database = open_database(with_account_tables(f"sqlite:///{folder}/prepayment.db"))
+        self.database: Database = open_database(with_account_tables(database_url(folder, "prepayment")))
         self.clock, self.days = SetClock(at(DAY, 1)), LocalDays(SHANGHAI)
         self.bank, self.board = BankBook(), FenceKeeper()
         self.till = Till(

@@ -22,6 +22,8 @@ from tests.headend.prepayment.books.test_autopay import DAY, HOUR, BankBook, Fen
 from tests.headend.prepayment.fleet import enrol
 from tests.headend.prepayment.supply_world import PLAN
 
+pytestmark = pytest.mark.both_databases
+
 OURS = ("M1", "M2", "M3", "M9")
 
 

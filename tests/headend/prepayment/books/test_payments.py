@@ -20,6 +20,8 @@ from headend.prepayment.model import Payment, PaymentState
 from headend.prepayment.storage.tables import accounts, customers, premises
 from tests.headend.prepayment.support import NOON, database
 
+pytestmark = pytest.mark.both_databases
+
 SHANGHAI = ZoneInfo("Asia/Shanghai")
 PAID = Payment(
     channel="app", receipt="R1", account="A1", amount_minor=5000, currency="CNY", paid_at=NOON, received_at=NOON

@@ -29,6 +29,8 @@ from tests.headend.prepayment.books.test_autopay import BankBook
 from tests.headend.prepayment.office_world import DAY, HOUR, A, M, OfficeWorld
 from tests.headend.support import dump
 
+pytestmark = pytest.mark.both_databases
+
 D = date(2026, 3, 2)
 NIGHT = datetime(2026, 3, 2, tzinfo=UTC)
 Call = Callable[[OfficeWorld, Office], object]

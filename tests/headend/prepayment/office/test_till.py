@@ -30,6 +30,8 @@ from headend.prepayment.supply.store import (
 )
 from tests.headend.prepayment.books.test_autopay import DAY, Shop
 
+pytestmark = pytest.mark.both_databases
+
 MINUTE = timedelta(minutes=1)
 A = "A2"
 

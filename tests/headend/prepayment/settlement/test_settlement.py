@@ -25,9 +25,12 @@ from headend.prepayment.tariffs.tariff_file import TARIFFS, load_tariff
 from headend.prepayment.trouble.flags import flags_of
 from headend.prepayment.usage.intake import Intake
 from headend.prepayment.usage.telling import tell_use
+from tests.databases import database_url
 from tests.headend.prepayment.example_tariffs import FLAT, STEPPED_TOU, STEPPED_YEAR, TOU
 from tests.headend.prepayment.fleet import SHANGHAI, ListFeed, at, enrol, interval
 from tests.headend.support import with_account_tables
+
+pytestmark = pytest.mark.both_databases
 
 FIRST = date(2026, 3, 2)
 DAY = timedelta(days=1)
@@ -39,7 +42,7 @@ class Site:
     """A database, a feed into it, and its settlement."""
 
     def __init__(self, folder: Path) -> None:
-        self.database: Database = open_database(with_account_tables(f"sqlite:///{folder}/prepayment.db"))
+        self.database: Database = open_database(with_account_tables(database_url(folder, "prepayment")))
         self.feed, self.days = ListFeed(), LocalDays(SHANGHAI)
         self.intake = Intake(self.database, self.feed, self.days)
         self.settlement = Settlement(self.database, VERSIONS, self.days)
@@ -299,4 +302,4 @@ def test_the_tables_are_those_of_the_migrations_and_a_newer_database_is_refused(
         assert compare_metadata(context, metadata) == []
         connection.exec_driver_sql("UPDATE prepayment_version SET version_num = '9999'")
     with pytest.raises(SchemaMismatch, match="another version"):
-        open_database(f"sqlite:///{tmp_path}/prepayment.db")
+        open_database(database_url(tmp_path, "prepayment"))

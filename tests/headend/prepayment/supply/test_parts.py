@@ -23,6 +23,7 @@ from headend.prepayment.storage.supply_tables import HEARD, cursor_of, episodes,
 from headend.prepayment.supply.relay_events import PAGE, RelayFollower
 from headend.store.writer import inline
 from simulators.virtual_time import VirtualClock, run
+from tests.databases import database_url
 from tests.headend.prepayment.supply_world import PLAN, Program, Town, account_name, meter_of
 from tests.headend.support import with_account_tables
 
@@ -152,7 +153,7 @@ class Book:
 
 
 def test_our_events_are_numbered_without_gaps_and_handed_over_again_after_a_failure(tmp_path: Path) -> None:
-    database, book = open_database(with_account_tables(f"sqlite:///{tmp_path}/p.db")), Book()
+    database, book = open_database(with_account_tables(database_url(tmp_path, "p"))), Book()
 
     def tell_some(count: int) -> None:
         with database.writing("telling") as connection:
@@ -244,7 +245,7 @@ def test_a_duty_that_fails_as_nobody_expected_costs_only_itself() -> None:
 
 
 def test_the_tables_are_made_by_the_migration_as_they_are_declared(tmp_path: Path) -> None:
-    database = open_database(f"sqlite:///{tmp_path}/p.db")
+    database = open_database(database_url(tmp_path, "p"))
     found = inspect(database.engine)
     for table in (episodes, messages, supply_cursors):
         made = {one["name"]: one["nullable"] for one in found.get_columns(table.name)}

@@ -38,6 +38,8 @@ from tests.headend.prepayment.settlement.test_settlement import DAY, FIRST, Site
 from tests.headend.prepayment.supply_world import PLAN, Program, Town, TownClock, account_name, meter_of
 from tests.headend.prepayment.trouble import test_put_off as put_off
 
+pytestmark = pytest.mark.both_databases
+
 A, B, C = (account_name(number) for number in range(3))
 MINUTE = timedelta(minutes=1)
 
