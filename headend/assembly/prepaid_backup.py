@@ -56,7 +56,7 @@ def restore_accounts(url: str, backup: Path, now: datetime, show: Show) -> Accou
 
 def accounts_go_on_after_server(url: str, restored_to: datetime, now: datetime) -> AccountsRestored:
     """The server's own tools have put the accounts back to what they were at `restored_to`. The rest as `restore_accounts`."""
-    with held_on_server(url, restored_to, now):
+    with held_on_server(url, restored_to, now, needs="feed_cursor"):
         last = _lift_fences(url, now)
     return AccountsRestored(backup_at=restored_to, last_sequence=last, replaced=None)
 

@@ -78,11 +78,11 @@ def moment_of(option: str, text: str, *, or_a: str = "") -> datetime:
     """A time with its zone, UTC. or_a: what else the option takes, for the error: "length such as 15m, or a "."""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         fail(f"{option} is {text!r}; expected a {or_a}time such as 2026-11-22T16:00:00Z")
-    if moment.tzinfo is None:
-        fail(f"{option} {text!r} has no zone; expected a time such as 2026-11-22T16:00:00Z or …+08:00")
-    return moment.astimezone(UTC)
+    fail(f"{option} {text!r} has no zone; expected a time such as 2026-11-22T16:00:00Z or …+08:00")
 
 
 def print_json(value: Any) -> None:

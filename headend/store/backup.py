@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from msgspec import Struct
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, insert, inspect
 
 from headend.database.engine import connect, prepared_file, reading, writing
 from headend.errors import ConfigError, HeadendError, StoreUnavailable
@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 RESTORED_TYPE = "headend.service-status.v1"
+SEQUENCE_MAX = 2**53  # that every reader of JSON can hold
 AHEAD = timedelta(days=1)  # interval ends that may have been given out before their time, by a clock that was fast
 PAGES_AT_ONCE = 1000  # 4 MB between two looks of the progress bar
 _FACTS = "backup_facts"  # a table that only backups have
@@ -139,7 +140,7 @@ def restore(
 
     def prepare(part: Path, taken_at: datetime, last: int) -> Void:
         migrate(f"sqlite:///{part}")
-        void = void_after(last, now, max(beyond, _last_of(_file_of(url))))
+        void = _void_after(last, now, max(beyond, _last_of(_file_of(url))))
         _make_void(f"sqlite:///{part}", name, void, taken_at, now)
         return void
 
@@ -152,7 +153,7 @@ def go_on_after_server(url: str, name: str, restored_to: datetime, now: datetime
 
     The rest as `restore`.
     """
-    with held_on_server(url, restored_to, now):
+    with held_on_server(url, restored_to, now, needs="feed_batches"):
         migrate(url)
         engine = connect(url)
         try:
@@ -160,19 +161,40 @@ def go_on_after_server(url: str, name: str, restored_to: datetime, now: datetime
                 last = connection.execute(LAST).scalar() or 0
         finally:
             engine.dispose()
-        void = void_after(last, now, beyond)
+        void = _void_after(last, now, beyond)
         _make_void(url, name, void, restored_to, now)
     return Restored(backup_at=restored_to, last_before=last, first_sequence=void.last + 1, replaced=None)
 
 
 @contextmanager
-def held_on_server(url: str, restored_to: datetime, now: datetime) -> Iterator[None]:
-    """A server's database that was put back, while nobody else may have it open. Raises StoreInUse, ConfigError, StoreUnavailable."""
+def held_on_server(url: str, restored_to: datetime, now: datetime, *, needs: str) -> Iterator[None]:
+    """A server's database that was put back, while nobody else may have it open. needs: a table that it must have then.
+
+    Raises StoreInUse, ConfigError, StoreUnavailable.
+    """
     if not is_on_server(url):
         raise ConfigError("this database is a file: give the backup that is to be put into its place")
     _expect_past(restored_to, now, "it is said to be restored to")
     with sole_owner(url):
+        engine = connect(url)
+        try:
+            with reading(engine, "looking at what was put back") as connection:
+                if not inspect(connection).has_table(needs):
+                    raise ConfigError(
+                        f"there is no table {needs} in this database: put it back with the server's tools first"
+                    )
+        finally:
+            engine.dispose()
         yield
+
+
+def _void_after(last: int, now: datetime, known: int) -> Void:
+    void = void_after(last, now, known)
+    if void.last > SEQUENCE_MAX:
+        raise ConfigError(
+            f"the feed would go on behind {void.last}, expected a number below {SEQUENCE_MAX}: `--beyond` is too high"
+        )
+    return void
 
 
 def _expect_past(moment: datetime, now: datetime, said: str) -> None:

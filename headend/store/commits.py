@@ -13,7 +13,7 @@ from sqlalchemy import BigInteger, Connection, Engine, Integer, Select, and_, co
 
 from headend.database.engine import insert_rows, writing
 from headend.database.hot import HotStatement
-from headend.errors import ItemRefused
+from headend.errors import ItemRefused, StoreUnavailable
 from headend.feed.envelope import encode_event
 from headend.model import Event, Item, JudgedRead, PushedRead, Quality, Read
 from headend.store.histories import write_histories
@@ -111,6 +111,11 @@ class Commits:
         """
         row = _HOT_LAST.first(connection)
         last = 0 if row is None else row[0]
+        if self._known is not None and last < self._known.last:
+            raise StoreUnavailable(
+                f"the feed ends at {last}, and {self._known.last} was given out: the database was put back under the running head-end. "
+                f"Stop it, then `headend restore`, or the same numbers are given to something else"
+            )
         if self._known is None or self._known.last != last:
             known = _Known(last, {}, {}, lift(connection))
             for meter, obis, identity, unit, newest in connection.execute(_CHANNELS):

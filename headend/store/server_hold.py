@@ -2,9 +2,14 @@
 
 So it is gone, too, when the server is started anew. A thread looks after it and asks for it again. When another head-end has it by
 then, this one is told that it must end. Until it is told, both may poll; neither writes what the other does not see.
+
+A server may take some time to notice that a client is gone. What such a session of our own still has is taken from it; at the start,
+when it may be that of a head-end whose machine lost its power, the lock is waited for.
 """
 
+import contextlib
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 
@@ -12,38 +17,47 @@ import structlog
 from sqlalchemy import Connection, text
 
 from headend.database.engine import connect, translated
-from headend.database.postgresql import OWNER
-from headend.errors import StoreInUse, StoreUnavailable
+from headend.database.postgresql import OWNER, SILENCE_S
+from headend.errors import ConfigError, StoreInUse, StoreUnavailable
 
-__all__ = ["LOOK_S", "ServerHold"]
+__all__ = ["ServerHold"]
 
 log = structlog.get_logger(__name__)
 
 LOOK_S = 5.0  # between two looks
+START_S = SILENCE_S + 5.0
 FAREWELL_S = 2.0
-_TAKE = text(f"SELECT pg_try_advisory_lock({OWNER})")
+_TAKE = text(f"SELECT pg_try_advisory_lock({OWNER}), pg_backend_pid()")
 _LOOK = text("SELECT 1")
 _OWNER = text(
-    "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND l.granted "
-    f"AND l.classid = 0 AND l.objid = {OWNER} AND l.objsubid = 1 "
+    "SELECT a.pid, a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' "
+    f"AND l.granted AND l.classid = 0 AND l.objid = {OWNER} AND l.objsubid = 1 "
     "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
+_END = text("SELECT pg_terminate_backend(:pid)")
+_sessions_of_this_process: dict[
+    tuple[str, int], "ServerHold"
+] = {}  # by database and process id there: who took the lock in it
 
 
 class ServerHold:
-    """See `lock.sole_owner`."""
+    """See `lock.sole_owner`. start_s: how long a lock that somebody else has is waited for before it is refused."""
 
-    def __init__(self, url: str, lost: Callable[[str], None], *, look_s: float = LOOK_S) -> None:
+    def __init__(
+        self, url: str, lost: Callable[[str], None], *, look_s: float = LOOK_S, start_s: float = START_S
+    ) -> None:
         self._engine = connect(url)
+        place = self._engine.url
+        self._name = f"{place.host}:{place.port or 5432}/{place.database}"  # and nothing of what may be secret
         self._lost = lost
-        self._look_s = look_s
+        self._look_s, self._start_s = look_s, start_s
         self._session: Connection | None = None
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._look_after, name="store-hold", daemon=True)
 
     def __enter__(self) -> None:
         try:
-            self._take()
+            self._take_at_start()
         except BaseException:
             self._give_up()
             raise
@@ -56,33 +70,64 @@ class ServerHold:
         self._thread.join(FAREWELL_S)
         if not self._thread.is_alive():  # else it waits for a server that says nothing, which lets go by itself
             self._give_up()
+        for key in [key for key, hold in _sessions_of_this_process.items() if hold is self]:
+            del _sessions_of_this_process[key]
+
+    def _take_at_start(self) -> None:
+        until, is_told = time.monotonic() + self._start_s, False
+        while True:
+            try:
+                self._take()
+                return
+            except StoreInUse as error:
+                self._give_up()
+                if time.monotonic() >= until:
+                    raise
+                if not is_told:
+                    log.warning(
+                        "somebody has the store, and may be gone; waiting", problem=str(error), for_s=self._start_s
+                    )
+                is_told = True
+            time.sleep(min(1.0, self._start_s))
 
     def _take(self) -> None:
         """Raises StoreInUse, StoreUnavailable, ConfigError."""
         with translated(self._engine, "holding the store"):
             # In no transaction: one that lasts as long as the head-end would keep the server from tidying up.
             session = self._session = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-            if not session.execute(_TAKE).scalar():
-                owner = session.execute(_OWNER).scalar() or "unknown"
-                raise StoreInUse(
-                    f"another head-end ({owner}) runs on the store {self._engine.url.render_as_string()}: stop it first, or give "
-                    f"this one another `store`"
-                )
+            is_ours, pid = session.execute(_TAKE).one()
+            if is_ours:
+                _sessions_of_this_process[self._name, pid] = self
+                return
+            row = session.execute(_OWNER).first()
+            other, owner = (0, "unknown") if row is None else (row[0], row[1] or "unknown")
+            holder = _sessions_of_this_process.get((self._name, other))
+            if holder is self:
+                session.execute(_END, {"pid": other})
+                raise StoreUnavailable("the server had not noticed yet that the former connection is gone; it was told")
+        if holder is not None:
+            raise ConfigError(f"this process has the database {self._name} already: store and accounts need one each")
+        raise StoreInUse(
+            f"another head-end ({owner}) runs on the store {self._name}: stop it first, or give this one another `store`"
+        )
 
     def _give_up(self) -> None:
         session, self._session = self._session, None
-        if session is not None:
-            session.close()
-        self._engine.dispose()  # and with the connection the lock
+        with contextlib.suppress(
+            Exception
+        ):  # of a connection that is broken in whatever way; the server ends what is left
+            if session is not None:
+                session.close()
+            self._engine.dispose()  # and with the connection the lock
 
     def _look_after(self) -> None:
         held = True
         while not self._ending.wait(self._look_s):
             try:
-                with translated(self._engine, "looking after the hold of the store"):
-                    if self._session is not None:
+                if self._session is not None:
+                    with translated(self._engine, "looking after the hold of the store"):
                         self._session.execute(_LOOK)
-                        continue
+                    continue
                 self._take()
                 log.info("the store is held again")
                 held = True
@@ -90,7 +135,7 @@ class ServerHold:
                 self._give_up()
                 self._lost(str(error))
                 return
-            except StoreUnavailable as error:
+            except Exception as error:  # whatever it is: without this thread nobody would hold the store
                 if held:
                     log.warning("the connection that holds the store is lost; it is made again", problem=str(error))
                 held = False

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from headend.config import load_config
+from headend.database.postgresql import OWNER
 from tests.brokers import mosquitto
 from tests.databases import on_server
 from tests.postgres import postgresql
@@ -81,7 +82,8 @@ def test_a_head_end_whose_store_another_one_has_ends_and_says_so(tmp_path: Path)
         with server.session(database) as session:
             # Its connection is gone for a moment, and the other is quicker.
             session.execute(
-                "SELECT pg_terminate_backend(pid), pg_advisory_lock(objid::bigint) FROM pg_locks WHERE locktype = 'advisory'"
+                "SELECT pg_terminate_backend(pid), pg_advisory_lock(objid::bigint) FROM pg_locks "
+                f"WHERE locktype = 'advisory' AND objid = {OWNER}"
             )
             assert head_end.process.wait(timeout=60) not in (0, 1)
         head_end.kill()

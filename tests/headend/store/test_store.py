@@ -14,11 +14,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import delete
 
+from headend.database.engine import writing
 from headend.errors import ConfigError, ItemRefused, SchemaMismatch, StoreUnavailable
 from headend.model import MeterClock, Quality, Read
 from headend.store import Store, migrate
-from headend.store.tables import metadata
+from headend.store.tables import feed_batches, metadata
 from protocols.values import Unit
 from tests.headend.support import (
     IMPORT,
@@ -180,6 +182,19 @@ def test_locked_file_is_unavailable_and_then_works(store: Store, tmp_path: Path)
     other.execute("ROLLBACK")
     other.close()
     assert store.commit([a_read()]) == [1]
+
+
+@pytest.mark.both_databases
+def test_a_feed_that_ends_before_what_was_given_out_is_not_gone_on_with(store: Store) -> None:
+    """Somebody put the database back under the running head-end."""
+    assert store.commit([a_read(slot=0), a_read(slot=1)]) == [1, 2]
+    assert store.commit([a_read(slot=2)]) == [3]
+    with writing(store.engine, "putting back") as connection:
+        connection.execute(delete(feed_batches).where(feed_batches.c.first == 3))
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="ends at 2, and 3 was given out: the database was put back"):
+            store.commit([a_read(slot=3)])
+    assert store.last_sequence() == 2
 
 
 @pytest.mark.both_databases
