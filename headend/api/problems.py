@@ -9,7 +9,7 @@ from litestar.exceptions import HTTPException
 from msgspec import Struct
 
 from headend.commands.model import Refusal
-from headend.errors import HeadendError, StoreUnavailable, TooManySubscribers, UnknownMeter
+from headend.errors import HeadendError, ItemRefused, StoreUnavailable, TooManySubscribers, UnknownMeter
 from headend.prepayment.errors import (
     AccountClosed,
     BadContact,
@@ -192,6 +192,8 @@ def _on_headend(request: Request[Any, Any, Any], error: HeadendError) -> Respons
         return problem_response(raised)
     if isinstance(error, BadQuantity):
         return problem_response(problem(400, str(error), next_step=_QUANTITY))
+    if isinstance(error, ItemRefused):
+        return problem_response(problem(422, str(error)))
     if isinstance(error, UnknownMeter):
         return problem_response(problem(404, str(error), next_step=UNKNOWN_METER))
     return problem_response(problem(502, str(error)))
