@@ -17,8 +17,6 @@ from headend.commands.model import ACTIVE, Kind, State
 from simulators.virtual_time import VirtualClock, run
 from tests.headend.commands.world import NOON, Killed, Room, World, an_order
 
-pytestmark = pytest.mark.both_databases
-
 T = TypeVar("T")
 EVERY = 7  # each seventh point, another one in each part: together with the seeds all kinds of points are met
 PARTS = 4

@@ -96,7 +96,6 @@ def test_what_was_stored_before_a_restart_is_known_after_it(store: Store, tmp_pa
     again.close()
 
 
-@pytest.mark.both_databases
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(seed=st.integers(0, 2**32), cuts=st.lists(st.integers(0, 300), max_size=6))
 def test_any_order_with_any_repeats_gives_the_same_reads_and_the_same_ids(
