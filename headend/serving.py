@@ -6,7 +6,7 @@ Only this module chooses the real clock, transports and store.
 import asyncio
 import signal
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -24,11 +24,14 @@ from headend.assembly.guarding import TruthCollector
 from headend.assembly.upstream import Threads
 from headend.clock import SystemClock
 from headend.config import Config
+from headend.database.postgresql import SILENCE_S
 from headend.drivers.listener_connect import DialInConnect
 from headend.errors import StoreInUse
 from headend.observability import ConcentratorCollector, LineCollector, ListenerCollector
+from headend.store.backup import is_on_server
 from headend.store.lock import sole_owner
 from headend.store.reserve import disk_of
+from headend.store.server_hold import LOOK_S
 from headend.store.store import open_store
 from headend.store.tokens import Tokens
 
@@ -41,22 +44,44 @@ async def run_service(
     config: Config, *, on_ready: Callable[[Listening], None], stop: asyncio.Event | None = None
 ) -> None:
     """The whole service of one process, until SIGTERM or SIGINT. Raises ConfigError, StoreError, ListenError."""
-    stop = stop or asyncio.Event()
-    _stop_on_signals(stop)
-    loop, end, taken = asyncio.get_running_loop(), stop, list[str]()
+    end = stop or asyncio.Event()
+    _stop_on_signals(end)
+    loop, taken = asyncio.get_running_loop(), list[str]()
 
     def lost(problem: str) -> None:
         taken.append(problem)
         loop.call_soon_threadsafe(end.set)
 
     with ExitStack() as held:
-        held.enter_context(sole_owner(config.store, lost))
-        if config.prepayment.enabled:
-            held.enter_context(sole_owner(config.prepayment.store, lost))
+        for url in (config.store, *((config.prepayment.store,) if config.prepayment.enabled else ())):
+            if not await _hold(held, url, lost, end):
+                return
         threads = held.enter_context(Threads.started())
-        await _serve(config, threads, on_ready=on_ready, stop=stop)
+        await _serve(config, threads, on_ready=on_ready, stop=end)
     if taken:
         raise StoreInUse(taken[0])
+
+
+async def _hold(held: ExitStack, url: str, lost: Callable[[str], None], end: asyncio.Event) -> bool:
+    """Whether the store is ours until `held` ends; not if `end` came first. Raises as `sole_owner`.
+
+    On a server it is waited for: who seems to have it may be a head-end, or this one, whose machine has lost its power.
+    """
+    tries = int(SILENCE_S + LOOK_S) if is_on_server(url) else 0
+    for left in range(tries, -1, -1):
+        try:
+            held.enter_context(sole_owner(url, lost))
+        except StoreInUse as error:
+            if not left:
+                raise
+            if left == tries:
+                log.warning("somebody has the store, and may be gone; waiting", problem=str(error), for_s=tries)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(end.wait(), 1)
+                return False
+        else:
+            break
+    return True
 
 
 async def _serve(

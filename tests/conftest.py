@@ -74,7 +74,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption("--prepaid-lives", type=int, default=25, help="lives of prepaid accounts (full run: 2000)")
     parser.addoption(
-        "--on-postgresql", action="store_true", help="stores and accounts on a server, wherever a test lets it"
+        "--on-postgresql",
+        action="store_true",
+        help="all of tests/headend/prepayment and tests/headend/commands on a server",
     )
 
 

@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
@@ -27,6 +27,7 @@ __all__ = ["Postgres", "postgresql"]
 
 READY_S = 60.0
 USER = "postgres"
+_SORTING = ("--locale-provider=icu", "--icu-locale=en", "--locale=C.UTF-8")
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "max_connections": "200",
@@ -147,9 +148,6 @@ def postgresql() -> Iterator[Postgres]:
             server.kill()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-_SORTING: Sequence[str] = ("--locale-provider=icu", "--icu-locale=en", "--locale=C.UTF-8")
 
 
 def _program(name: str) -> str:

@@ -38,8 +38,7 @@ def sole_owner(url: str, lost: Callable[[str], None] = lambda _: None) -> Iterat
     """Hold the store at `url` for this process; looking at it and making tokens needs no such hold.
 
     lost: told once, from another thread and in words for who runs it, when another head-end has a server's store now: this one must
-    end. Of a server's store that somebody has half a minute is waited, see `server_hold`. Raises StoreInUse, StoreUnavailable,
-    ConfigError.
+    end. Raises StoreInUse, StoreUnavailable, ConfigError.
     """
     file = prepared_file(url)
     with ServerHold(url, lost) if file is None else _file_hold(file):

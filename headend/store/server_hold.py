@@ -3,13 +3,11 @@
 So it is gone, too, when the server is started anew. A thread looks after it and asks for it again. When another head-end has it by
 then, this one is told that it must end. Until it is told, both may poll; neither writes what the other does not see.
 
-A server may take some time to notice that a client is gone. What such a session of our own still has is taken from it; at the start,
-when it may be that of a head-end whose machine lost its power, the lock is waited for.
+A server may take `SILENCE_S` to notice that a client is gone. What such a session of our own still has is taken from it.
 """
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable
 from types import TracebackType
 
@@ -17,7 +15,7 @@ import structlog
 from sqlalchemy import Connection, text
 
 from headend.database.engine import connect, translated
-from headend.database.postgresql import OWNER, SILENCE_S
+from headend.database.postgresql import OWNER
 from headend.errors import ConfigError, StoreInUse, StoreUnavailable
 
 __all__ = ["ServerHold"]
@@ -25,7 +23,6 @@ __all__ = ["ServerHold"]
 log = structlog.get_logger(__name__)
 
 LOOK_S = 5.0  # between two looks
-START_S = SILENCE_S + 5.0
 FAREWELL_S = 2.0
 _TAKE = text(f"SELECT pg_try_advisory_lock({OWNER}), pg_backend_pid()")
 _LOOK = text("SELECT 1")
@@ -35,29 +32,26 @@ _OWNER = text(
     "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
 _END = text("SELECT pg_terminate_backend(:pid)")
-_sessions_of_this_process: dict[
-    tuple[str, int], "ServerHold"
-] = {}  # by database and process id there: who took the lock in it
+# Who took the lock in it, by database and the session's process id there.
+_sessions_of_this_process: dict[tuple[str, int], "ServerHold"] = {}
 
 
 class ServerHold:
-    """See `lock.sole_owner`. start_s: how long a lock that somebody else has is waited for before it is refused."""
+    """See `lock.sole_owner`."""
 
-    def __init__(
-        self, url: str, lost: Callable[[str], None], *, look_s: float = LOOK_S, start_s: float = START_S
-    ) -> None:
+    def __init__(self, url: str, lost: Callable[[str], None], *, look_s: float = LOOK_S) -> None:
         self._engine = connect(url)
         place = self._engine.url
         self._name = f"{place.host}:{place.port or 5432}/{place.database}"  # and nothing of what may be secret
         self._lost = lost
-        self._look_s, self._start_s = look_s, start_s
+        self._look_s = look_s
         self._session: Connection | None = None
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._look_after, name="store-hold", daemon=True)
 
     def __enter__(self) -> None:
         try:
-            self._take_at_start()
+            self._take()
         except BaseException:
             self._give_up()
             raise
@@ -72,23 +66,6 @@ class ServerHold:
             self._give_up()
         for key in [key for key, hold in _sessions_of_this_process.items() if hold is self]:
             del _sessions_of_this_process[key]
-
-    def _take_at_start(self) -> None:
-        until, is_told = time.monotonic() + self._start_s, False
-        while True:
-            try:
-                self._take()
-                return
-            except StoreInUse as error:
-                self._give_up()
-                if time.monotonic() >= until:
-                    raise
-                if not is_told:
-                    log.warning(
-                        "somebody has the store, and may be gone; waiting", problem=str(error), for_s=self._start_s
-                    )
-                is_told = True
-            time.sleep(min(1.0, self._start_s))
 
     def _take(self) -> None:
         """Raises StoreInUse, StoreUnavailable, ConfigError."""
@@ -113,9 +90,7 @@ class ServerHold:
 
     def _give_up(self) -> None:
         session, self._session = self._session, None
-        with contextlib.suppress(
-            Exception
-        ):  # of a connection that is broken in whatever way; the server ends what is left
+        with contextlib.suppress(Exception):  # a connection may be broken in any way; the server ends what is left
             if session is not None:
                 session.close()
             self._engine.dispose()  # and with the connection the lock

@@ -73,6 +73,22 @@ def test_a_store_that_is_away_is_told_and_a_second_head_end_is_refused(tmp_path:
 
 
 @pytest.mark.timeout(120)
+def test_at_the_start_somebody_who_may_be_gone_is_waited_for(tmp_path: Path) -> None:
+    """As after a power cut, of which the server hears late. And who waits can be stopped."""
+    with postgresql() as server, on_server(server), mosquitto(tmp_path) as broker:
+        config, token = configured(tmp_path, broker)
+        with server.session(load_config(config).store.rpartition("/")[2]) as session:
+            session.execute("SELECT pg_advisory_lock(%s)", (OWNER,))
+            stopped = HeadEndProcess(config, token)
+            eventually(lambda: "may be gone; waiting" in stopped.log.read_text())
+            assert stopped.stop() == 0
+            head_end = HeadEndProcess(config, token)
+            eventually(lambda: stopped.log.read_text().count("may be gone; waiting") == 2)
+        head_end.wait_ready()
+        assert head_end.stop() == 0
+
+
+@pytest.mark.timeout(120)
 def test_a_head_end_whose_store_another_one_has_ends_and_says_so(tmp_path: Path) -> None:
     with postgresql() as server, on_server(server), mosquitto(tmp_path) as broker:
         config, token = configured(tmp_path, broker)

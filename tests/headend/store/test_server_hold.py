@@ -29,7 +29,7 @@ def own_server() -> Iterator[Postgres]:
 def held(url: str) -> Iterator["queue.Queue[str]"]:
     """By somebody who looks often. What it is told."""
     told: queue.Queue[str] = queue.Queue()
-    with ServerHold(url, told.put, look_s=0.05, start_s=0):
+    with ServerHold(url, told.put, look_s=0.05):
         yield told
 
 
@@ -63,15 +63,6 @@ def test_a_second_head_end_is_refused_and_told_who_holds_the_store(postgres: Pos
             assert "hold_second" in str(refused.value)
         with held(postgres.url("hold_other")):
             pass
-
-
-def test_at_the_start_somebody_who_may_be_gone_is_waited_for(postgres: Postgres) -> None:
-    """As after a power cut, of which the server hears late."""
-    url = postgres.url("hold_start")
-    with holder(url) as process:
-        threading.Timer(0.5, process.kill).start()
-        with ServerHold(url, lambda _: None, start_s=20):
-            assert is_held(postgres, "hold_start")
 
 
 def test_the_store_is_free_again_after_a_clean_end_and_after_a_kill(postgres: Postgres) -> None:

@@ -271,7 +271,7 @@ def test_whatever_happens_every_charge_is_the_oracles_and_the_books_balance(tmp_
         assert now[: len(kept)] == kept  # what was booked stays
         kept = now
         _people(database, lives, chance, today, days)
-    assert crashes > 15
+    assert crashes > (20 if database.engine.dialect.name == "sqlite" else 15)  # a server is asked in fewer statements
     assert sum(str(row[4]) == "correction" for row in kept) >= 5
     database.dispose()
 
